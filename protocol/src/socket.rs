@@ -1,0 +1,421 @@
+//! Socket.IO v5: packets as clients send them, event arguments, and placeholders for binary attachments.
+
+use std::{borrow::Cow, fmt};
+
+use bytes::Bytes;
+use serde::{
+    Deserialize,
+    de::{self, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::json::{self, JsonError};
+
+/// Largest acknowledgement id: beyond it JavaScript cannot tell neighbouring integers apart.
+pub const ACK_ID_MAX: u64 = (1 << 53) - 1;
+
+/// Names a client may not use for its events, because they mean something to the library itself.
+pub const RESERVED_NAMES: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
+/// What a packet is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum PacketKind {
+    /// Join a namespace; its answer.
+    Connect = 0,
+    /// Leave a namespace.
+    Disconnect = 1,
+    /// A named message.
+    Event = 2,
+    /// The answer to an event.
+    Ack = 3,
+    /// The namespace refused.
+    ConnectError = 4,
+    /// An event with attachments.
+    BinaryEvent = 5,
+    /// An answer with attachments.
+    BinaryAck = 6,
+}
+
+impl PacketKind {
+    /// The kind with this number on the wire.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => PacketKind::Connect,
+            1 => PacketKind::Disconnect,
+            2 => PacketKind::Event,
+            3 => PacketKind::Ack,
+            4 => PacketKind::ConnectError,
+            5 => PacketKind::BinaryEvent,
+            6 => PacketKind::BinaryAck,
+            _ => return None,
+        })
+    }
+
+    /// Whether attachments follow packets of this kind.
+    pub fn is_binary(self) -> bool {
+        matches!(self, PacketKind::BinaryEvent | PacketKind::BinaryAck)
+    }
+
+    /// The kind of the same meaning for this number of attachments.
+    pub fn with_attachments(self, attachments: usize) -> Self {
+        match self {
+            PacketKind::Event if attachments > 0 => PacketKind::BinaryEvent,
+            PacketKind::Ack if attachments > 0 => PacketKind::BinaryAck,
+            PacketKind::BinaryEvent if attachments == 0 => PacketKind::Event,
+            PacketKind::BinaryAck if attachments == 0 => PacketKind::Ack,
+            kind => kind,
+        }
+    }
+}
+
+/// The parts of one packet. `data` is not parsed yet: [`Event::parse`], [`parse_args`] and [`parse_auth`] do that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// What the packet is for.
+    pub kind: PacketKind,
+    /// How many binary messages follow.
+    pub attachments: usize,
+    /// The namespace, `/` when the packet names none. A query behind a `?` is part of the name, as on Node.
+    pub namespace: &'a str,
+    /// The acknowledgement id.
+    pub id: Option<u64>,
+    /// JSON text, not checked; empty when there is none.
+    pub data: &'a str,
+}
+
+impl<'a> Packet<'a> {
+    /// Reads the header of a packet, without the `4` of Engine.IO in front of it.
+    pub fn parse(text: &'a str, attachments_max: usize) -> Result<Self, PacketError> {
+        let first = text.as_bytes().first().ok_or(PacketError::UnknownKind)?;
+        let kind =
+            PacketKind::from_number(first.wrapping_sub(b'0')).ok_or(PacketError::UnknownKind)?;
+        let mut rest = &text[1..];
+        let mut attachments = 0;
+        if kind.is_binary() {
+            (attachments, rest) = split_attachments(rest, attachments_max)?;
+        }
+        let mut namespace = "/";
+        if rest.starts_with('/') {
+            (namespace, rest) = match memchr::memchr(b',', rest.as_bytes()) {
+                Some(end) => (&rest[..end], &rest[end + 1..]),
+                None => (rest, ""),
+            };
+            // They would break polling payloads and log lines.
+            if namespace.bytes().any(|byte| byte.is_ascii_control()) {
+                return Err(PacketError::InvalidNamespace);
+            }
+        }
+        let (id, data) = split_id(rest)?;
+        check_parts(kind, id, data)?;
+        Ok(Packet { kind, attachments, namespace, id, data })
+    }
+}
+
+fn split_attachments(text: &str, attachments_max: usize) -> Result<(usize, &str), PacketError> {
+    let digits = leading_digits(text);
+    if digits == 0 || text.as_bytes().get(digits) != Some(&b'-') {
+        return Err(PacketError::InvalidAttachments);
+    }
+    // Digits that do not parse are too many for the type.
+    match text[..digits].parse() {
+        Ok(0) => Err(PacketError::InvalidAttachments),
+        Ok(count) if count <= attachments_max => Ok((count, &text[digits + 1..])),
+        _ => Err(PacketError::TooManyAttachments),
+    }
+}
+
+fn split_id(text: &str) -> Result<(Option<u64>, &str), PacketError> {
+    let digits = leading_digits(text);
+    if digits == 0 {
+        return Ok((None, text));
+    }
+    match text[..digits].parse() {
+        Ok(id) if id <= ACK_ID_MAX => Ok((Some(id), &text[digits..])),
+        _ => Err(PacketError::InvalidId),
+    }
+}
+
+fn leading_digits(text: &str) -> usize {
+    text.bytes().take_while(u8::is_ascii_digit).count()
+}
+
+fn check_parts(kind: PacketKind, id: Option<u64>, data: &str) -> Result<(), PacketError> {
+    match kind {
+        PacketKind::Event | PacketKind::BinaryEvent | PacketKind::Ack | PacketKind::BinaryAck => {
+            if matches!(kind, PacketKind::Ack | PacketKind::BinaryAck) && id.is_none() {
+                return Err(PacketError::InvalidId);
+            }
+            if !data.starts_with('[') {
+                return Err(PacketError::InvalidData);
+            }
+        }
+        PacketKind::Connect | PacketKind::ConnectError | PacketKind::Disconnect => {
+            if id.is_some() {
+                return Err(PacketError::InvalidId);
+            }
+            if kind == PacketKind::Disconnect && !data.is_empty() {
+                return Err(PacketError::InvalidData);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An event as it travels inside of a node: the JSON text of `[name, argument…]` and the binaries it refers to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventData {
+    /// The JSON array. Binaries stand as `{"_placeholder":true,"num":n}`.
+    pub json: Box<str>,
+    /// The binaries; `n` is an index into them.
+    pub attachments: Vec<Bytes>,
+}
+
+/// A checked event: its name, and its arguments as JSON texts.
+#[derive(Clone, Debug)]
+pub struct Event<'a> {
+    /// The name. A number is a legal name and reads as its text.
+    pub name: Cow<'a, str>,
+    /// The arguments behind the name.
+    pub args: Vec<&'a RawValue>,
+}
+
+impl<'a> Event<'a> {
+    /// Reads the data of an event packet: one JSON array with a name in front, and nothing behind it.
+    pub fn parse(json: &'a str) -> Result<Self, PacketError> {
+        let NameAndArgs { name, args } = parse_limited(json)?;
+        let name = match name.get().as_bytes()[0] {
+            b'"' => event_name(name.get())?,
+            b'-' | b'0'..=b'9' => number_name(name.get()),
+            _ => return Err(PacketError::InvalidName),
+        };
+        if RESERVED_NAMES.contains(&name.as_ref()) {
+            return Err(PacketError::ReservedName);
+        }
+        Ok(Event { name, args })
+    }
+}
+
+fn event_name(quoted: &str) -> Result<Cow<'_, str>, PacketError> {
+    let inner = &quoted[1..quoted.len() - 1];
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+        return Ok(Cow::Borrowed(inner));
+    }
+    Ok(json::Reader::new(quoted).string()?.unescape())
+}
+
+fn number_name(number: &str) -> Cow<'_, str> {
+    if number.len() <= 15 && number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Cow::Borrowed(number);
+    }
+    let mut name = String::new();
+    // serde_json has checked the grammar, which is a part of Rust's.
+    json::push_f64(&mut name, number.parse().unwrap_or(f64::NAN));
+    Cow::Owned(name)
+}
+
+/// The first element of an array apart from the others.
+struct NameAndArgs<'a> {
+    name: &'a RawValue,
+    args: Vec<&'a RawValue>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for NameAndArgs<'a> {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements;
+
+        impl<'de> Visitor<'de> for Elements {
+            type Value = NameAndArgs<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array that is not empty")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let Some(name) = seq.next_element()? else {
+                    return Err(de::Error::invalid_length(0, &self));
+                };
+                let mut args = Vec::new();
+                while let Some(arg) = seq.next_element()? {
+                    args.push(arg);
+                }
+                Ok(NameAndArgs { name, args })
+            }
+        }
+
+        deserializer.deserialize_seq(Elements)
+    }
+}
+
+/// Reads the data of an acknowledgement: one JSON array, and nothing behind it.
+pub fn parse_args(json: &str) -> Result<Vec<&RawValue>, PacketError> {
+    parse_limited(json)
+}
+
+/// Reads the data of a CONNECT packet: a JSON object, or nothing.
+pub fn parse_auth(data: &str) -> Result<Option<&RawValue>, PacketError> {
+    if data.is_empty() {
+        return Ok(None);
+    }
+    let auth: &RawValue = parse_limited(data)?;
+    if !auth.get().starts_with('{') {
+        return Err(PacketError::InvalidData);
+    }
+    Ok(Some(auth))
+}
+
+fn parse_limited<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, PacketError> {
+    let value = serde_json::from_str(json).map_err(|_| PacketError::InvalidData)?;
+    if json::needs_limits(json) {
+        json::validate(json)?;
+    }
+    Ok(value)
+}
+
+/// Checks the data of a binary packet: each placeholder names one of the attachments, and no two the same one.
+///
+/// The second rule keeps one large attachment from being multiplied by many references to it.
+pub fn check_placeholders(json: &str, attachments: usize) -> Result<(), PacketError> {
+    let placeholders = json::placeholders(json)?;
+    let mut seen = Vec::with_capacity(placeholders.len());
+    for placeholder in &placeholders {
+        match placeholder.num {
+            Some(num) if num < attachments => seen.push(num),
+            _ => return Err(PacketError::InvalidPlaceholder),
+        }
+    }
+    seen.sort_unstable();
+    if seen.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(PacketError::InvalidPlaceholder);
+    }
+    Ok(())
+}
+
+/// Makes the data of an event out of JSON text that refers to some of these attachments.
+///
+/// Only attachments that are referred to are kept, numbered from 0 in the order of the text; each reference gets
+/// its own. A reference to an attachment that does not exist becomes `null`: it would make the parser of every
+/// receiver give up the connection. Without attachments the text stays as it is.
+pub fn renumber(json: &str, attachments: &[Bytes]) -> EventData {
+    let placeholders =
+        if attachments.is_empty() { Ok(Vec::new()) } else { json::placeholders(json) };
+    let placeholders = placeholders.unwrap_or_default();
+    let mut kept = Vec::new();
+    let mut out = String::with_capacity(json.len());
+    let mut copied = 0;
+    for placeholder in placeholders {
+        out.push_str(&json[copied..placeholder.range.start]);
+        copied = placeholder.range.end;
+        match placeholder.num.and_then(|num| attachments.get(num)) {
+            Some(attachment) => {
+                push_placeholder(&mut out, kept.len());
+                kept.push(attachment.clone());
+            }
+            None => out.push_str("null"),
+        }
+    }
+    out.push_str(&json[copied..]);
+    EventData { json: out.into(), attachments: kept }
+}
+
+/// Appends the object that stands for the attachment `num`.
+pub(crate) fn push_placeholder(out: &mut String, num: usize) {
+    out.push_str(r#"{"_placeholder":true,"num":"#);
+    json::push_u64(out, num as u64);
+    out.push('}');
+}
+
+/// Appends a packet in its text form, without the `4` of Engine.IO in front of it.
+pub fn encode_packet(
+    out: &mut String,
+    kind: PacketKind,
+    attachments: usize,
+    namespace: &str,
+    id: Option<u64>,
+    data: &str,
+) {
+    out.reserve(data.len() + namespace.len() + 8);
+    out.push(char::from(b'0' + kind as u8));
+    if kind.is_binary() {
+        json::push_u64(out, attachments as u64);
+        out.push('-');
+    }
+    if namespace != "/" {
+        out.push_str(namespace);
+        out.push(',');
+    }
+    if let Some(id) = id {
+        json::push_u64(out, id);
+    }
+    out.push_str(data);
+}
+
+/// Why a packet or its data was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PacketError {
+    /// The first character names no kind.
+    #[error("unknown packet kind")]
+    UnknownKind,
+    /// The number of attachments is missing, zero or no number.
+    #[error("invalid number of attachments")]
+    InvalidAttachments,
+    /// More attachments than allowed.
+    #[error("too many attachments")]
+    TooManyAttachments,
+    /// A control character in the name of a namespace.
+    #[error("invalid namespace")]
+    InvalidNamespace,
+    /// An acknowledgement id that is missing, too large, or where none belongs.
+    #[error("invalid acknowledgement id")]
+    InvalidId,
+    /// Data that is missing, is no JSON, or has another form than its kind asks for.
+    #[error("invalid data")]
+    InvalidData,
+    /// Arrays or objects nested deeper than [`crate::DEPTH_MAX`].
+    #[error("data nested too deep")]
+    TooDeep,
+    /// A number that a double cannot hold.
+    #[error("number out of range")]
+    NumberRange,
+    /// An event name that is neither a string nor a number.
+    #[error("invalid event name")]
+    InvalidName,
+    /// One of [`RESERVED_NAMES`].
+    #[error("reserved event name")]
+    ReservedName,
+    /// A placeholder that names no attachment, or one that another placeholder names.
+    #[error("invalid placeholder")]
+    InvalidPlaceholder,
+}
+
+impl PacketError {
+    /// A stable name for logs and metrics.
+    pub fn kind(self) -> &'static str {
+        match self {
+            PacketError::UnknownKind => "unknown_kind",
+            PacketError::InvalidAttachments => "invalid_attachments",
+            PacketError::TooManyAttachments => "too_many_attachments",
+            PacketError::InvalidNamespace => "invalid_namespace",
+            PacketError::InvalidId => "invalid_id",
+            PacketError::InvalidData => "invalid_data",
+            PacketError::TooDeep => "too_deep",
+            PacketError::NumberRange => "number_range",
+            PacketError::InvalidName => "invalid_name",
+            PacketError::ReservedName => "reserved_name",
+            PacketError::InvalidPlaceholder => "invalid_placeholder",
+        }
+    }
+}
+
+impl From<JsonError> for PacketError {
+    fn from(error: JsonError) -> Self {
+        match error {
+            JsonError::Syntax => PacketError::InvalidData,
+            JsonError::Depth => PacketError::TooDeep,
+            JsonError::Number => PacketError::NumberRange,
+        }
+    }
+}
