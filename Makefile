@@ -1,0 +1,82 @@
+# Everything a person or CI runs. `make` alone lists the targets.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+CARGO ?= cargo
+NODE ?= node
+NPM ?= npm
+# Where cargo puts binaries, so that the e2e tests find the one that was just built.
+TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(abspath $(CARGO_TARGET_DIR)),$(CURDIR)/target)
+CARILLON_BIN ?= $(TARGET_DIR)/debug/carillon
+# More arguments for the node of `make run`, for example ARGS="--listen 127.0.0.1:4000".
+ARGS ?=
+
+heading = @printf '\n\033[1m== %s\033[0m  (%s)\n' '$(1)' "$$(date +%T)"
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Build a release, start a node with the demo chat and print its address
+	@scripts/setup.sh build
+	@scripts/client.sh
+	@CARGO="$(CARGO)" scripts/run.sh $(ARGS)
+
+.PHONY: test
+test: setup fmt-check client lint unit doc e2e ## Run everything that must pass, installing what is missing
+	$(call heading,all tests passed)
+
+.PHONY: ci
+ci: test ## What continuous integration runs
+
+.PHONY: setup
+setup:
+	$(call heading,setup)
+	@scripts/setup.sh test
+
+.PHONY: client
+client: ## Install the Socket.IO client that the gateway embeds
+	$(call heading,client)
+	@scripts/client.sh
+
+.PHONY: fmt
+fmt: ## Format the Rust code
+	$(CARGO) fmt --all
+
+.PHONY: fmt-check
+fmt-check:
+	$(call heading,format)
+	$(CARGO) fmt --all --check
+
+.PHONY: lint
+lint: ## Run clippy, warnings are errors
+	$(call heading,clippy)
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: unit
+unit: ## Run the Rust tests
+	$(call heading,cargo test)
+	$(CARGO) test --locked --workspace
+
+.PHONY: doc
+doc: ## Build the documentation, warnings are errors
+	$(call heading,rustdoc)
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+
+.PHONY: e2e
+e2e: client ## Run the official clients and Node.js servers against real nodes
+	$(call heading,end to end)
+	$(CARGO) build --locked --bins --examples
+	cd e2e && $(NPM) ci --no-audit --no-fund --loglevel=error
+	cd e2e && NODE="$(NODE)" CARILLON_BIN="$(CARILLON_BIN)" ../scripts/e2e.sh
+
+.PHONY: bench
+bench: ## Run the micro-benchmarks of the crates
+	$(CARGO) bench --locked --workspace
+
+.PHONY: clean
+clean: ## Remove what the targets above made
+	$(CARGO) clean
+	rm -rf gateway/client/dist gateway/client/node_modules e2e/node_modules artifacts
