@@ -1,0 +1,155 @@
+// A Carillon node as an operator runs it: the binary, a configuration file, two listeners on free
+// ports, JSON logs on stdout. With E2E_NODE=node a Node.js server with the same rules stands in for
+// it, which proves that what the tests expect is what Node.js does.
+
+import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Child, temporaryDirectory } from './process.mjs';
+
+const REPOSITORY = fileURLToPath(new URL('../../', import.meta.url));
+const BINARY = process.env.CARILLON_BIN ?? join(REPOSITORY, 'target/debug/carillon');
+const RULES = fileURLToPath(new URL('../rules.toml', import.meta.url));
+const STAND_IN = fileURLToPath(new URL('./stand-in.mjs', import.meta.url));
+
+/** Whether a Node.js server stands in for the node. */
+export const STANDS_IN = process.env.E2E_NODE === 'node';
+
+/** Tests that are not about draining need no pause in it. */
+const SETTINGS = {
+  server: { workers: 2 },
+  drain: { ready_delay: '0s', spread: '0s', deadline: '5s' },
+};
+
+function tomlOf(sections) {
+  return Object.entries(sections)
+    .map(([section, keys]) => {
+      const lines = Object.entries(keys).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
+      return `[${section}]\n${lines.join('\n')}\n`;
+    })
+    .join('\n');
+}
+
+function merged(sections) {
+  const all = { ...SETTINGS };
+  for (const [section, keys] of Object.entries(sections)) {
+    all[section] = { ...all[section], ...keys };
+  }
+  return all;
+}
+
+export class Node {
+  /**
+   * Starts a node and waits until it is ready.
+   *
+   * `sections` are settings by section; `flags` more command line flags; `demo` runs the built-in
+   * demo instead of the test's rules; `port` asks for a certain public port; `mayWarn` is a
+   * pattern of the warnings that this test provokes.
+   */
+  static async start({ name = 'node', redis, sections = {}, demo = false, port = 0, mayWarn } = {}) {
+    const node = new Node();
+    Object.assign(node, { name, redis, sections: merged(sections), demo, port, mayWarn });
+    node.directory = temporaryDirectory(name);
+    await node.run();
+    await node.ready();
+    return node;
+  }
+
+  command() {
+    if (STANDS_IN) {
+      return { program: process.execPath, args: [STAND_IN] };
+    }
+    if (this.demo) {
+      return { program: BINARY, args: ['--demo'] };
+    }
+    const config = join(this.directory, 'carillon.toml');
+    writeFileSync(config, `${tomlOf(this.sections)}\n${readFileSync(RULES, 'utf8')}`);
+    return { program: BINARY, args: ['--config', config] };
+  }
+
+  async run() {
+    const { program, args } = this.command();
+    const listen = ['--listen', `127.0.0.1:${this.port}`, '--internal-listen', '127.0.0.1:0'];
+    const env = { PATH: process.env.PATH, NO_COLOR: '1' };
+    if (this.redis) {
+      env.CARILLON_REDIS = this.redis.url;
+    }
+    if (STANDS_IN) {
+      env.STAND_IN_SETTINGS = JSON.stringify({ ...this.sections, demo: this.demo });
+    }
+    this.child = new Child(this.name, program, [...args, ...listen], { env, cwd: this.directory });
+    const line = await this.child.until('its ready line', () =>
+      this.logs().find(({ event }) => event === 'listening'),
+    );
+    this.url = `http://${line.public}`;
+    this.internal = `http://${line.internal}`;
+    this.port = Number(new URL(this.url).port);
+  }
+
+  /** The complete log lines written until now; each one must be a JSON object. */
+  logs() {
+    const lines = this.child.stdout.split('\n').slice(0, -1);
+    return lines.map((line) => {
+      try {
+        return JSON.parse(line);
+      } catch {
+        throw new Error(`${this.name} wrote a line that is no JSON: ${line}`);
+      }
+    });
+  }
+
+  async ready() {
+    await this.child.until('readiness', async () => (await this.probe('/readyz')) === 200);
+  }
+
+  /** The status of a probe on the internal listener, or 0 when nobody answers. */
+  probe(path) {
+    return new Promise((resolve) => {
+      const get = request(`${this.internal}${path}`, { agent: false }, (response) => {
+        response.resume();
+        resolve(response.statusCode);
+      });
+      get.on('error', () => resolve(0));
+      get.end();
+    });
+  }
+
+  signal(signal) {
+    this.child.signal(signal);
+  }
+
+  /** Starts a stopped node again on the port it had. */
+  async restart() {
+    await this.run();
+    await this.ready();
+  }
+
+  /** Ends the node at once, as a crash would. */
+  async kill() {
+    await this.child.stop('SIGKILL');
+    this.checkLogs();
+  }
+
+  /** Drains the node; it must leave with code 0 and with nothing to complain about in its logs. */
+  async stop() {
+    if (this.child.exit === undefined) {
+      const exit = await this.child.stop('SIGTERM', 30_000);
+      this.checkLogs();
+      assert.deepEqual(exit, { code: 0, signal: null }, `${this.name}: ${this.child.describe()}`);
+    } else {
+      this.checkLogs();
+    }
+  }
+
+  checkLogs() {
+    const expected = ({ level, message = '' }) => level === 'WARN' && this.mayWarn?.test(message);
+    const bad = this.logs().filter(
+      (line) => ['ERROR', 'WARN'].includes(line.level) && !expected(line),
+    );
+    assert.deepEqual(bad, [], `${this.name} logged what this test does not expect`);
+    assert.doesNotMatch(this.child.stdout + this.child.stderr, /panicked/, this.name);
+    assert.equal(this.child.stderr, '', `${this.name} wrote to stderr`);
+  }
+}
