@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, fmt::Write, ops::Range};
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2_iter};
 use thiserror::Error;
 
 use crate::DEPTH_MAX;
@@ -187,7 +187,7 @@ impl<'a> RawStr<'a> {
         }
         let mut out = String::with_capacity(self.text.len());
         let mut rest = self.text;
-        while let Some(at) = memchr2(b'\\', b'\\', rest.as_bytes()) {
+        while let Some(at) = memchr(b'\\', rest.as_bytes()) {
             out.push_str(&rest[..at]);
             rest = &rest[at..];
             let (character, len) = resolve_escape(rest);
@@ -237,39 +237,31 @@ pub(crate) fn validate(json: &str) -> Result<(), JsonError> {
 pub(crate) fn needs_limits(json: &str) -> bool {
     let bytes = json.as_bytes();
     let mut depth_bound = 0;
-    let mut previous = 0;
+    let mut previous = 0_u8;
     if bytes.len() <= 256 {
         for &byte in bytes {
             depth_bound += usize::from(byte | 0x20 == b'{');
-            if byte | 0x20 == b'e' && previous_is_digit(previous) {
+            if byte | 0x20 == b'e' && previous.is_ascii_digit() {
                 return true;
             }
             previous = byte;
         }
         return depth_bound > DEPTH_MAX;
     }
-    if memchr::memchr2_iter(b'[', b'{', bytes).nth(DEPTH_MAX).is_some() {
+    if memchr2_iter(b'[', b'{', bytes).nth(DEPTH_MAX).is_some() {
         return true;
     }
     // In valid JSON an exponent follows a digit.
-    let mut exponents = memchr2_positions(bytes);
-    if exponents.any(|at| at > 0 && previous_is_digit(bytes[at - 1])) {
+    if memchr2_iter(b'e', b'E', bytes).any(|at| at > 0 && bytes[at - 1].is_ascii_digit()) {
         return true;
     }
     // A run of 309 digits cannot lie between two samples.
+    let digits =
+        |part: &mut dyn Iterator<Item = &u8>| part.take_while(|b| b.is_ascii_digit()).count();
     (0..bytes.len()).step_by(256).any(|at| {
-        let digits = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        digits > 0
-            && digits + bytes[..at].iter().rev().take_while(|b| b.is_ascii_digit()).count() > 256
+        bytes[at].is_ascii_digit()
+            && digits(&mut bytes[at..].iter()) + digits(&mut bytes[..at].iter().rev()) > 256
     })
-}
-
-fn memchr2_positions(bytes: &[u8]) -> impl Iterator<Item = usize> {
-    memchr::memchr2_iter(b'e', b'E', bytes)
-}
-
-fn previous_is_digit(byte: u8) -> bool {
-    byte.is_ascii_digit()
 }
 
 /// An object `{"_placeholder":true,"num":n}` in a JSON text.
@@ -383,6 +375,35 @@ pub(crate) fn push_f64(out: &mut String, number: f64) {
         let text = format!("{number:e}");
         out.write_str(&text.replace('e', "e+"))
     };
+}
+
+/// Appends a string in quotes, with the escapes that JSON asks for.
+pub(crate) fn push_quoted(out: &mut String, text: &str) {
+    out.reserve(text.len() + 2);
+    out.push('"');
+    let mut copied = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.push_str(&text[copied..at]);
+        copied = at + 1;
+        let short = match byte {
+            b'"' => "\\\"",
+            b'\\' => "\\\\",
+            b'\n' => "\\n",
+            b'\r' => "\\r",
+            b'\t' => "\\t",
+            _ => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\u{byte:04x}");
+                continue;
+            }
+        };
+        out.push_str(short);
+    }
+    out.push_str(&text[copied..]);
+    out.push('"');
 }
 
 /// Appends a decimal number without the formatting machinery: every packet of a client with an id needs it.

@@ -103,14 +103,35 @@ impl<'a> Packet<'a> {
                 Some(end) => (&rest[..end], &rest[end + 1..]),
                 None => (rest, ""),
             };
-            // They would break polling payloads and log lines.
-            if namespace.bytes().any(|byte| byte.is_ascii_control()) {
-                return Err(PacketError::InvalidNamespace);
-            }
         }
         let (id, data) = split_id(rest)?;
-        check_parts(kind, id, data)?;
-        Ok(Packet { kind, attachments, namespace, id, data })
+        let packet = Packet { kind, attachments, namespace, id, data };
+        packet.check()?;
+        Ok(packet)
+    }
+
+    /// Checks which parts stand together, without looking into the data.
+    pub(crate) fn check(&self) -> Result<(), PacketError> {
+        // Control characters would break polling payloads and log lines.
+        let is_name = self.namespace.starts_with('/');
+        if !is_name || self.namespace.bytes().any(|byte| byte.is_ascii_control()) {
+            return Err(PacketError::InvalidNamespace);
+        }
+        let (needs_id, allows_id, is_data_right) = match self.kind {
+            PacketKind::Event | PacketKind::BinaryEvent => {
+                (false, true, self.data.starts_with('['))
+            }
+            PacketKind::Ack | PacketKind::BinaryAck => (true, true, self.data.starts_with('[')),
+            PacketKind::Disconnect => (false, false, self.data.is_empty()),
+            PacketKind::Connect | PacketKind::ConnectError => (false, false, true),
+        };
+        if self.id.is_some() && !allows_id || self.id.is_none() && needs_id {
+            return Err(PacketError::InvalidId);
+        }
+        if !is_data_right {
+            return Err(PacketError::InvalidData);
+        }
+        Ok(())
     }
 }
 
@@ -140,28 +161,6 @@ fn split_id(text: &str) -> Result<(Option<u64>, &str), PacketError> {
 
 fn leading_digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
-}
-
-fn check_parts(kind: PacketKind, id: Option<u64>, data: &str) -> Result<(), PacketError> {
-    match kind {
-        PacketKind::Event | PacketKind::BinaryEvent | PacketKind::Ack | PacketKind::BinaryAck => {
-            if matches!(kind, PacketKind::Ack | PacketKind::BinaryAck) && id.is_none() {
-                return Err(PacketError::InvalidId);
-            }
-            if !data.starts_with('[') {
-                return Err(PacketError::InvalidData);
-            }
-        }
-        PacketKind::Connect | PacketKind::ConnectError | PacketKind::Disconnect => {
-            if id.is_some() {
-                return Err(PacketError::InvalidId);
-            }
-            if kind == PacketKind::Disconnect && !data.is_empty() {
-                return Err(PacketError::InvalidData);
-            }
-        }
-    }
-    Ok(())
 }
 
 /// An event as it travels inside of a node: the JSON text of `[name, argument…]` and the binaries it refers to.
