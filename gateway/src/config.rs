@@ -8,11 +8,15 @@
 //! The layers are merged by this module and not by a library: those at hand stop at the first
 //! wrong value and cannot name the nearest key for an unknown one.
 
+mod check;
+pub(crate) mod fields;
+mod load;
 mod namespace;
 mod section;
 mod sections;
 mod value;
 
+pub use load::{ConfigError, Loaded, RawConfig, Sources, load};
 pub use namespace::{Auth, NamespaceConfig, NamespacePath};
 pub use sections::{
     ClusterConfig, DrainConfig, EngineConfig, LogConfig, ServerConfig, SocketConfig,

@@ -40,6 +40,23 @@ impl NamespacePath {
     }
 }
 
+impl Default for NamespaceConfig {
+    /// The main namespace without a rule.
+    fn default() -> Self {
+        Self { path: NamespacePath::from("/"), auth: Auth::None, rules: Rules::default() }
+    }
+}
+
+impl From<&str> for NamespacePath {
+    fn from(path: &str) -> Self {
+        if path.contains('*') {
+            Self::Pattern(path.to_owned())
+        } else {
+            Self::Exact(path.to_owned())
+        }
+    }
+}
+
 impl fmt::Display for NamespacePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

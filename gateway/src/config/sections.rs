@@ -4,11 +4,11 @@ use super::{
     section::section,
     value::{
         AdapterMode, Bool, Bytes, Count, Human, Listen, LogFormat, LogLevel, Nets, OnGap,
-        OptionalText, Origins, Parser, Secret, Tag, Text, Transports, Unlimited, Workers,
+        OptionalText, Origins, Parser, Period, Secret, Tag, Text, Transports, Unlimited, Workers,
     },
 };
 use ipnet::IpNet;
-
+use protocol::id::NodeTag;
 use secrecy::SecretString;
 use std::{net::SocketAddr, time::Duration};
 
@@ -25,7 +25,7 @@ section! {
         workers: usize as Workers = "0", env "CARILLON_WORKERS";
         /// The first four characters of every id this node gives out (base64url). Empty is random
         /// at each start; some balancer recipes route by it and want it fixed.
-        node_tag: Option<String> as Tag = "", env "CARILLON_NODE_TAG";
+        node_tag: Option<NodeTag> as Tag = "", env "CARILLON_NODE_TAG";
         /// Networks (CIDR) whose `X-Forwarded-For` and PROXY header are believed. Empty, because
         /// anybody can send these headers.
         trusted_proxies: Vec<IpNet> as Nets = "", env "CARILLON_TRUSTED_PROXIES";
@@ -37,13 +37,13 @@ section! {
         /// share one address. Trusted peers are exempt.
         connections_per_address_max: Option<usize> as Unlimited = "0";
         /// How long a client may take to send the head of a request: ends slow-header attacks.
-        header_timeout: Duration as Human = "10s";
+        header_timeout: Duration as Period = "10s";
         /// How long a client may take to send the body of a request; slow mobile uplinks need a
         /// while for a full payload.
-        body_timeout: Duration as Human = "20s";
+        body_timeout: Duration as Period = "20s";
         /// How long an idle HTTP connection is kept for the next request. Longer than the 60 s
         /// after which most balancers drop theirs, so that they never write into a closing one.
-        keep_alive: Duration as Human = "75s";
+        keep_alive: Duration as Period = "75s";
         /// Whether the public listener answers `/healthz` and `/readyz` (status and one word).
         public_probes: bool as Bool = "true";
     }
@@ -54,20 +54,21 @@ section! {
     /// that clients see no difference.
     ["engine"]
     pub struct EngineConfig {
-        /// The path of the Engine.IO endpoint.
+        /// The path of the Engine.IO endpoint. `add_trailing_slash` decides how it ends.
         path: String as Text = "/socket.io/";
-        /// Whether the path also matches without its trailing slash.
+        /// Whether `path` ends with a slash; Node's `addTrailingSlash`. Turn it off for clients that
+        /// leave the slash out.
         add_trailing_slash: bool as Bool = "true";
         /// How often the server pings.
-        ping_interval: Duration as Human = "25s";
+        ping_interval: Duration as Period = "25s";
         /// How long a client may take to answer a ping.
-        ping_timeout: Duration as Human = "20s";
+        ping_timeout: Duration as Period = "20s";
         /// The largest message a client may send; Node's `maxHttpBufferSize`.
         max_payload: usize as Bytes = "1MB";
         /// How long a client may stay connected without joining a namespace.
-        connect_timeout: Duration as Human = "45s";
+        connect_timeout: Duration as Period = "45s";
         /// How long an upgrade from polling to WebSocket may take.
-        upgrade_timeout: Duration as Human = "10s";
+        upgrade_timeout: Duration as Period = "10s";
         /// The transports that are served.
         transports: Transports as Transports = "polling,websocket";
         /// Whether a polling client may upgrade to WebSocket.
@@ -85,7 +86,7 @@ section! {
         /// Most bytes queued for one client; more closes it as a slow consumer.
         outbox_max: usize as Bytes = "1MiB";
         /// How long a client may take no byte of what is queued before it is closed.
-        stall_timeout: Duration as Human = "10s";
+        stall_timeout: Duration as Period = "10s";
         /// Most packets in one polling payload.
         packets_per_payload_max: usize as Count = "1000";
         /// Most WebSocket frames of one message.
@@ -102,7 +103,7 @@ section! {
         /// Most binary attachments of one packet.
         attachments_max: usize as Count = "10";
         /// How long the attachments of a packet may take to arrive.
-        attachments_timeout: Duration as Human = "10s";
+        attachments_timeout: Duration as Period = "10s";
         /// Most rooms one socket may be in.
         rooms_per_socket_max: usize as Count = "1000";
         /// Most namespaces one client may be connected to.
@@ -111,7 +112,7 @@ section! {
         /// every node.
         dynamic_namespaces_max: usize as Count = "1000";
         /// How long a socket may wait for room in the fan-out queues before it is closed.
-        overload_timeout: Duration as Human = "5s";
+        overload_timeout: Duration as Period = "5s";
     }
 }
 
@@ -135,11 +136,11 @@ section! {
         /// on and all nodes would turn unready at once.
         ready_needs_redis: bool as Bool = "false";
         /// How often a probe is sent through Redis and back; two misses rebuild the connections.
-        probe_interval: Duration as Human = "3s";
+        probe_interval: Duration as Period = "3s";
         /// How long connecting to Redis may take.
-        connect_timeout: Duration as Human = "1s";
+        connect_timeout: Duration as Period = "1s";
         /// How long a publish may wait for Redis' answer.
-        publish_timeout: Duration as Human = "2s";
+        publish_timeout: Duration as Period = "2s";
         /// Most frames waiting to be published; more are lost for the other nodes, and counted.
         publish_queue_frames: usize as Count = "16384";
         /// Most bytes waiting to be published.
@@ -164,7 +165,7 @@ section! {
         /// at the other nodes all at once.
         spread: Duration as Human = "20s";
         /// When everything that is still open is closed. At least `ready_delay` + `spread`.
-        deadline: Duration as Human = "40s";
+        deadline: Duration as Period = "40s";
     }
 }
 

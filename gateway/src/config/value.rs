@@ -2,6 +2,7 @@
 
 use super::section::{Codec, Form};
 use ipnet::IpNet;
+use protocol::id::NodeTag;
 use secrecy::{ExposeSecret, SecretString};
 use std::{
     net::{SocketAddr, ToSocketAddrs},
@@ -84,15 +85,38 @@ fn number(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| format!("`{text}` is not a whole number"))
 }
 
-/// A duration above zero for people: "750ms", "25s", "1m 30s".
+/// The longest duration: no timer of a gateway has a use for more, and sums never overflow.
+const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A duration for people: "750ms", "25s", "1m 30s".
 pub struct Human;
+
+/// A duration above zero.
+pub struct Period;
+
+impl Codec for Period {
+    type Value = Duration;
+    const FORM: Form = Form::Text;
+    fn parse(text: &str) -> Result<Duration, String> {
+        match Human::parse(text)? {
+            Duration::ZERO => Err("must be more than 0".to_owned()),
+            period => Ok(period),
+        }
+    }
+    fn show(value: &Duration) -> String {
+        Human::show(value)
+    }
+}
 
 impl Codec for Human {
     type Value = Duration;
     const FORM: Form = Form::Text;
     fn parse(text: &str) -> Result<Duration, String> {
-        humantime::parse_duration(text)
-            .map_err(|_| format!("`{text}` is not a duration such as \"750ms\" or \"25s\""))
+        match humantime::parse_duration(text) {
+            Ok(duration) if duration <= DURATION_MAX => Ok(duration),
+            Ok(_) => Err(format!("`{text}` is more than a day")),
+            Err(_) => Err(format!("`{text}` is not a duration such as \"750ms\" or \"25s\"")),
+        }
     }
     fn show(value: &Duration) -> String {
         match (value.as_nanos() % 1_000_000_000, value.as_nanos() % 1_000_000) {
@@ -206,13 +230,19 @@ impl Codec for Secret {
 pub struct Tag;
 
 impl Codec for Tag {
-    type Value = Option<String>;
+    type Value = Option<NodeTag>;
     const FORM: Form = Form::Text;
     fn parse(text: &str) -> Result<Self::Value, String> {
-        Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let tag = NodeTag::parse(text);
+        tag.map(Some).ok_or_else(|| {
+            format!("`{text}` is not four base64url characters (letters, digits, `-`, `_`)")
+        })
     }
     fn show(value: &Self::Value) -> String {
-        value.clone().unwrap_or_default()
+        value.as_ref().map_or_else(String::new, |tag| tag.as_str().to_owned())
     }
 }
 
@@ -227,7 +257,9 @@ impl Codec for Nets {
             .map(|item| {
                 item.parse::<IpNet>()
                     .or_else(|_| item.parse::<std::net::IpAddr>().map(IpNet::from))
-                    .map_err(|_| format!("`{item}` is neither a network such as `10.0.0.0/8` nor an address"))
+                    .map_err(|_| {
+                        format!("`{item}` is neither a network such as `10.0.0.0/8` nor an address")
+                    })
             })
             .collect()
     }
@@ -243,6 +275,16 @@ pub fn items(text: &str) -> impl Iterator<Item = &str> {
 
 fn join<T: ToString>(values: &[T]) -> String {
     values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Modes that are planned and known by name, so that nobody takes them for a typing error.
+const LATER_WORDS: [&str; 2] = ["redis-sharded", "redis-streams"];
+
+fn unknown_word(text: &str, words: &[&str]) -> String {
+    if LATER_WORDS.contains(&text) {
+        return format!("`{text}` comes with a later release");
+    }
+    format!("`{text}` is none of {}", words.join(", "))
 }
 
 /// Declares a closed set of words and its codec.
@@ -267,7 +309,7 @@ macro_rules! words {
             fn parse(text: &str) -> Result<Self, String> {
                 match text {
                     $($word $(| $other)* => Ok(Self::$variant),)*
-                    _ => Err(format!("`{text}` is none of {}", [$(concat!("`", $word, "`")),*].join(", "))),
+                    _ => Err(unknown_word(text, &[$(concat!("`", $word, "`")),*])),
                 }
             }
             fn show(value: &Self) -> String {
@@ -399,8 +441,11 @@ impl OriginPattern {
             None => (host, false),
         };
         let plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]_".contains(&b));
-        (at > 3 && host.len() > usize::from(wildcard) && plain)
-            .then(|| Self { scheme: scheme.to_owned(), host: host.to_owned(), wildcard })
+        (at > 3 && host.len() > usize::from(wildcard) && plain).then(|| Self {
+            scheme: scheme.to_owned(),
+            host: host.to_owned(),
+            wildcard,
+        })
     }
 
     /// Whether an `Origin` header names this origin. Schemes and hosts know no case.
@@ -414,12 +459,10 @@ impl OriginPattern {
         }
         // At least one character stands for the wildcard, and none that could end the host early.
         host.len() > self.host.len()
-            && host
-                .split_at_checked(host.len() - self.host.len())
-                .is_some_and(|(sub, rest)| {
-                    rest.eq_ignore_ascii_case(&self.host)
-                        && sub.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
-                })
+            && host.split_at_checked(host.len() - self.host.len()).is_some_and(|(sub, rest)| {
+                rest.eq_ignore_ascii_case(&self.host)
+                    && sub.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
+            })
     }
 }
 
