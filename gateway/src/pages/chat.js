@@ -373,11 +373,11 @@
     $("message").value = "";
     const name = myName();
     if (made.kind === EVERYONE) {
-      socket.emit("chat message", text, { name, from: socket.id });
+      socket.emit("chat message", text, { name });
     } else if (made.kind === "room") {
-      request("room message", { room: made.target, text, name, from: socket.id }, made, () => {});
+      request("room message", { room: made.target, text, name }, made, () => {});
     } else {
-      request("direct", { id: made.target, text, name, from: socket.id }, made, () => message(made, socket.id, name, text));
+      request("direct", { id: made.target, text, name }, made, () => message(made, socket.id, name, text));
     }
   });
 
