@@ -1,0 +1,139 @@
+//! What an adapter can be told.
+
+use crate::AdapterError;
+use secrecy::SecretString;
+use std::time::Duration;
+
+/// How messages get to the other nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Not at all: this node is alone.
+    #[default]
+    Memory,
+    /// Redis pub/sub, as `@socket.io/redis-adapter` speaks it ("classic").
+    Redis,
+}
+
+/// Where Redis is.
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    /// One or more addresses, `redis://` or `rediss://`, with user, password and database number. They
+    /// are tried in turn until one leads to a master. A database number does not isolate anything: Redis
+    /// pub/sub knows no databases.
+    pub urls: Vec<SecretString>,
+    /// How long one attempt to connect may take, TLS and authentication included.
+    pub connect_timeout: Duration,
+    /// PEM text of the certificates that may have signed that of a `rediss://` server; without it those of
+    /// the system are believed.
+    pub root_certificates: Option<String>,
+}
+
+impl RedisConfig {
+    /// A Redis at one address, with the default timeout.
+    pub fn new(url: SecretString) -> Self {
+        // One second is many round trips within any data centre, and short enough to try again soon.
+        Self { urls: vec![url], connect_timeout: Duration::from_secs(1), root_certificates: None }
+    }
+}
+
+/// The settings of an adapter. `AdapterConfig::default()` is the memory mode.
+#[derive(Clone, Debug)]
+pub struct AdapterConfig {
+    /// How messages get to the other nodes.
+    pub mode: Mode,
+    /// Where Redis is; must be there in mode `redis`.
+    pub redis: Option<RedisConfig>,
+    /// What all channel names begin with, Node's option `key`.
+    pub key: String,
+    /// The time between two probes, and how long a probe may take to come back.
+    pub probe_interval: Duration,
+    /// How long Redis may take to answer a PUBLISH, and the greatest age of a message that is still worth
+    /// publishing when a lost link is back.
+    pub publish_timeout: Duration,
+    /// How many messages may wait to be published.
+    pub publish_queue_frames: usize,
+    /// How many bytes of messages may wait to be published.
+    pub publish_queue_bytes: usize,
+    /// How many received messages may wait in one namespace.
+    pub receive_queue_frames: usize,
+    /// How many bytes of received messages may wait in one namespace.
+    pub receive_queue_bytes: usize,
+    /// The largest message that is published or taken. A larger one that comes in is refused, and counts
+    /// as a gap.
+    pub cluster_frame_max: usize,
+    /// The bound of the random pause before the first attempt to connect again.
+    pub reconnect_delay_min: Duration,
+    /// What that bound grows to, doubling with each attempt.
+    pub reconnect_delay_max: Duration,
+}
+
+impl Default for AdapterConfig {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Memory,
+            redis: None,
+            // Node's default.
+            key: String::from("socket.io"),
+            // Two missed probes and a reconnection stay below the ten seconds in which a half-open link
+            // must be found.
+            probe_interval: Duration::from_secs(3),
+            publish_timeout: Duration::from_secs(2),
+            // About a quarter of a second of what one Redis can publish.
+            publish_queue_frames: 16_384,
+            publish_queue_bytes: 64 << 20,
+            receive_queue_frames: 16_384,
+            receive_queue_bytes: 64 << 20,
+            cluster_frame_max: 16 << 20,
+            reconnect_delay_min: Duration::from_millis(50),
+            reconnect_delay_max: Duration::from_secs(1),
+        }
+    }
+}
+
+impl AdapterConfig {
+    /// Complains about settings that cannot work together.
+    pub(crate) fn check(&self) -> Result<(), AdapterError> {
+        let complaint = if self.key.is_empty() {
+            "the prefix of the channels is empty"
+        } else if self.probe_interval.is_zero() || self.publish_timeout.is_zero() {
+            "probe_interval and publish_timeout must be longer than nothing"
+        } else if self.publish_queue_frames == 0 || self.receive_queue_frames == 0 {
+            "a queue must have room for one frame"
+        } else if self.cluster_frame_max > self.publish_queue_bytes
+            || self.cluster_frame_max > self.receive_queue_bytes
+        {
+            "the largest frame must fit into each queue"
+        } else if self.reconnect_delay_min.is_zero()
+            || self.reconnect_delay_min > self.reconnect_delay_max
+        {
+            "reconnect_delay_min must be more than nothing and at most reconnect_delay_max"
+        } else {
+            return Ok(());
+        };
+        Err(AdapterError::Config(complaint))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        AdapterConfig::default().check().expect("valid");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let refused = |change: fn(&mut AdapterConfig)| {
+            let mut config = AdapterConfig::default();
+            change(&mut config);
+            config.check().expect_err("must be refused").kind() == "config"
+        };
+        assert!(refused(|config| config.key.clear()));
+        assert!(refused(|config| config.probe_interval = Duration::ZERO));
+        assert!(refused(|config| config.receive_queue_frames = 0));
+        assert!(refused(|config| config.cluster_frame_max = usize::MAX));
+        assert!(refused(|config| config.reconnect_delay_min = Duration::from_secs(2)));
+    }
+}
