@@ -54,21 +54,13 @@
     const tab = element("button", { className: "tab", type: "button", id: `tab-${n}` });
     tab.setAttribute("role", "tab");
     tab.setAttribute("aria-controls", `log-${n}`);
-    const box = element("div", { className: "tab-box" }, tab);
-    box.setAttribute("role", "presentation");
     const log = element("div", { className: "log", id: `log-${n}`, tabIndex: 0, hidden: true });
     log.setAttribute("role", "log");
     log.setAttribute("aria-labelledby", tab.id);
-    const made = { key, kind, target, label, tab, box, log, unread: 0 };
+    const made = { key, kind, target, label, tab, log, unread: 0 };
     tab.addEventListener("click", () => show(made));
-    if (kind !== EVERYONE) {
-      const close = element("button", { className: "close", type: "button", textContent: "×" });
-      close.setAttribute("aria-label", kind === "room" ? `Leave room ${target}` : `Close conversation with ${label}`);
-      close.addEventListener("click", () => (kind === "room" ? leaveRoom(made) : remove(made)));
-      box.append(close);
-    }
     conversations.set(key, made);
-    $("tabs").append(box);
+    $("tabs").append(tab);
     $("messages").append(log);
     drawTab(made);
     return made;
@@ -104,11 +96,14 @@
     const whom = made.kind === EVERYONE ? "everyone" : made.label;
     $("message-label").textContent = `Message to ${whom}`;
     $("message").placeholder = `Message ${whom}`;
+    $("leave").hidden = made.kind === EVERYONE;
+    $("leave").textContent = made.kind === "room" ? "Leave" : "Close";
+    $("leave").setAttribute("aria-label", `${$("leave").textContent} ${made.label}`);
   }
 
   function remove(made) {
     conversations.delete(made.key);
-    made.box.remove();
+    made.tab.remove();
     made.log.remove();
     if (current === made) {
       show(everyone);
@@ -207,10 +202,9 @@
     $("peers").replaceChildren(...rows.map(([id, name]) => {
       const button = element("button", { className: "peer", type: "button" },
         avatar(name),
-        element("span", { className: "who", textContent: name }),
+        element("span", { className: "who" }, element("span", { className: "unseen", textContent: "Message " }), name),
         element("code", { textContent: id }));
       button.dataset.id = id;
-      button.setAttribute("aria-label", `Message ${name}, socket ${id}`);
       button.addEventListener("click", () => {
         toggleSide(false);
         show(directConversation(id));
@@ -403,10 +397,10 @@
     $("room").focus();
   });
 
-  function leaveRoom(made) {
-    if (socket.connected) socket.emit("leave room", made.target, () => {});
-    remove(made);
-  }
+  $("leave").addEventListener("click", () => {
+    if (current.kind === "room" && socket.connected) socket.emit("leave room", current.target, () => {});
+    remove(current);
+  });
 
   $("copy").addEventListener("click", async () => {
     if (!socket.id || !navigator.clipboard) return;
