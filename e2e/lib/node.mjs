@@ -8,6 +8,7 @@ import { request } from 'node:http';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Child, temporaryDirectory } from './process.mjs';
+import { until } from './until.mjs';
 
 const REPOSITORY = fileURLToPath(new URL('../../', import.meta.url));
 const BINARY = process.env.CARILLON_BIN ?? join(REPOSITORY, 'target/debug/carillon');
@@ -132,15 +133,27 @@ export class Node {
     this.checkLogs();
   }
 
-  /** Drains the node; it must leave with code 0 and with nothing to complain about in its logs. */
+  /** Drains the node, unless it has ended already. */
   async stop() {
     if (this.child.exit === undefined) {
-      const exit = await this.child.stop('SIGTERM', 30_000);
-      this.checkLogs();
-      assert.deepEqual(exit, { code: 0, signal: null }, `${this.name}: ${this.child.describe()}`);
-    } else {
-      this.checkLogs();
+      await this.child.stop('SIGTERM', 30_000);
+      this.checkDrained();
     }
+  }
+
+  /** Waits for the end of a node that a test drains itself. */
+  async drained() {
+    await until(`${this.name} has drained`, () => this.child.exit !== undefined, {
+      deadline: 30_000,
+    });
+    this.checkDrained();
+  }
+
+  /** A drained node leaves with code 0 and with nothing to complain about in its logs. */
+  checkDrained() {
+    this.checkLogs();
+    const exit = { code: 0, signal: null };
+    assert.deepEqual(this.child.exit, exit, `${this.name}: ${this.child.describe()}`);
   }
 
   checkLogs() {

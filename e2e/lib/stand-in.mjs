@@ -62,14 +62,16 @@ function listen(server, address) {
 // A publish that is in flight when Redis goes is a rejection nobody handles in the Node.js adapter.
 process.on('unhandledRejection', () => {});
 
-const http = createServer();
-const io = new Server(http, { ...engineOptions(settings), ...(await adapterOptions()) });
-installRules(io);
 let draining = false;
-const internal = createServer((request, response) => {
+function answerProbe(_request, response) {
   response.statusCode = draining ? 404 : 200;
   response.end();
-});
+}
+
+const http = createServer(answerProbe);
+const internal = createServer(answerProbe);
+const io = new Server(http, { ...engineOptions(settings), ...(await adapterOptions()) });
+installRules(io);
 const listening = {
   timestamp: new Date().toISOString(),
   level: 'INFO',
