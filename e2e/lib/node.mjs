@@ -133,6 +133,13 @@ export class Node {
     this.checkLogs();
   }
 
+  /** Interrupts the node, which leaves at once. */
+  async interrupt() {
+    await this.child.stop('SIGINT');
+    this.checkLogs();
+    assert.deepEqual(this.child.exit, { code: 130, signal: null }, this.child.describe());
+  }
+
   /** Drains the node, unless it has ended already. */
   async stop() {
     if (this.child.exit === undefined) {

@@ -1,4 +1,4 @@
-// The contract of `rules.toml` on a Node.js server.
+// The contract of `rules.toml` on a Node.js server, and that of the built-in demo.
 
 const SOCKET_ID = /^[A-Za-z0-9_-]{20}$/;
 
@@ -80,4 +80,37 @@ export function installRules(io) {
   installMain(io.of('/'));
   installLobby(io.of('/lobby'));
   installTenants(io.of(/^\/tenant-.*$/));
+}
+
+/** The rules of `gateway/demo.toml`. */
+export function installDemo(io) {
+  io.on('connection', (socket) => {
+    const { id } = socket;
+    socket.emit('welcome', id);
+    socket.broadcast.emit('joined', id, socket.handshake.auth.name);
+    socket.on('disconnect', () => io.emit('left', id, socket.handshake.auth.name));
+    on(socket, 'present', (to) => void io.to(to.id).emit('present', id, to.name));
+    on(socket, 'chat message', (text, { name }) => {
+      io.emit('chat message', text, { from: id, name });
+    });
+    on(socket, 'join room', (room) => {
+      socket.join(room);
+      return [room];
+    });
+    on(socket, 'leave room', (room) => {
+      socket.leave(room);
+      return [room];
+    });
+    on(socket, 'room message', ({ room, text, name }) => {
+      if (!socket.rooms.has(room)) {
+        return [refusal('not_member', `not a member of ${room}`)];
+      }
+      io.to(room).emit('room message', { room, from: id, name, text });
+      return [];
+    });
+    on(socket, 'direct', ({ id: to, text, name }) => {
+      io.to(to).emit('direct', { from: id, name, text });
+      return [];
+    });
+  });
 }

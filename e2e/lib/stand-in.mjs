@@ -2,6 +2,7 @@
 // which keeps the parts of the binary's contract that the tests rely on (flags, ready line,
 // probes, drain).
 
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -9,7 +10,9 @@ import { createAdapter } from '@socket.io/redis-adapter';
 import { createClient } from 'redis';
 import { Server } from 'socket.io';
 import msgpack from 'socket.io-msgpack-parser';
-import { installRules } from './rules.mjs';
+import { installDemo, installRules } from './rules.mjs';
+
+const PAGES = new URL('../../gateway/src/pages/', import.meta.url);
 
 const { values: flags } = parseArgs({
   options: { listen: { type: 'string' }, 'internal-listen': { type: 'string' } },
@@ -63,15 +66,23 @@ function listen(server, address) {
 process.on('unhandledRejection', () => {});
 
 let draining = false;
-function answerProbe(_request, response) {
+/** Answers probes, and `/` with the chat page of the demo. */
+function answer(request, response) {
   response.statusCode = draining ? 404 : 200;
+  if (request.url === '/') {
+    const part = (name) => readFileSync(new URL(name, PAGES), 'utf8');
+    response.setHeader('content-type', 'text/html');
+    response.write(
+      part('chat.html').replace(/\{\{(chat\.\w+)\}\}/g, (_placeholder, name) => part(name)),
+    );
+  }
   response.end();
 }
 
-const http = createServer(answerProbe);
-const internal = createServer(answerProbe);
+const http = createServer(answer);
+const internal = createServer(answer);
 const io = new Server(http, { ...engineOptions(settings), ...(await adapterOptions()) });
-installRules(io);
+(settings.demo ? installDemo : installRules)(io);
 const listening = {
   timestamp: new Date().toISOString(),
   level: 'INFO',
@@ -82,6 +93,7 @@ const listening = {
 };
 console.log(JSON.stringify(listening));
 
+process.once('SIGINT', () => process.exit(130));
 process.once('SIGTERM', async () => {
   const { ready_delay, spread } = settings.drain;
   draining = true;
