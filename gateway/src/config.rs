@@ -9,11 +9,16 @@
 //! wrong value and cannot name the nearest key for an unknown one.
 
 mod check;
+pub(crate) mod document;
 pub(crate) mod fields;
 mod load;
 mod namespace;
+#[cfg(test)]
+mod page;
 mod section;
 mod sections;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use load::{ConfigError, Loaded, RawConfig, Sources, load};

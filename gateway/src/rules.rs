@@ -13,14 +13,16 @@ mod arguments;
 mod glob;
 mod read;
 mod template;
+#[cfg(test)]
+mod tests;
 
 pub use glob::glob;
 
 use action::{Effects, Rule};
+use adapter::RoomName;
 use bytes::Bytes;
 use protocol::socket::{Event, EventData};
 use serde_json::value::RawValue;
-pub(crate) use shim::RoomName;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -114,18 +116,21 @@ pub enum RefusalCode {
     NotMember,
     /// The room has the form of a socket id, so it would read that socket's messages.
     ReservedRoom,
+    /// The socket is in as many rooms as it may be.
+    TooManyRooms,
     /// The rule refuses the event always.
     Refused,
 }
 
 impl RefusalCode {
     /// All of them, to resolve metric labels once.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::UnknownEvent,
         Self::BadArgument,
         Self::ForbiddenRoom,
         Self::NotMember,
         Self::ReservedRoom,
+        Self::TooManyRooms,
         Self::Refused,
     ];
 
@@ -137,6 +142,7 @@ impl RefusalCode {
             Self::ForbiddenRoom => "forbidden_room",
             Self::NotMember => "not_member",
             Self::ReservedRoom => "reserved_room",
+            Self::TooManyRooms => "too_many_rooms",
             Self::Refused => "refused",
         }
     }
@@ -202,22 +208,5 @@ impl Rules {
             }
         }
         decision
-    }
-}
-mod shim {
-    use std::{ops::Deref, sync::Arc};
-    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-    pub struct RoomName(Arc<str>);
-    impl From<&str> for RoomName {
-        fn from(s: &str) -> Self {
-            Self(s.into())
-        }
-    }
-    impl std::fmt::Display for RoomName { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str(&self.0) } }
-    impl Deref for RoomName {
-        type Target = str;
-        fn deref(&self) -> &str {
-            &self.0
-        }
     }
 }

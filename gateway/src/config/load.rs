@@ -117,7 +117,13 @@ impl RawConfig {
     pub(super) fn read_toml(&mut self, text: &str, place: &str) {
         let table: Table = match text.parse() {
             Ok(table) => table,
-            Err(error) => return self.complaints.add(place, error.to_string().trim_end()),
+            // The whole text of the error would repeat the line, and a line may hold a secret.
+            Err(error) => {
+                let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or("");
+                let line = before.matches('\n').count() + 1;
+                let wrong = error.message().trim_end();
+                return self.complaints.add(place, format!("line {line}: {wrong}"));
+            }
         };
         for (name, value) in table {
             if name == "namespace" {

@@ -377,7 +377,8 @@
 
   $("room-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    const room = $("room").value.trim() || $("room").placeholder;
+    // Rooms are shown with a “#”, so people type one; it is not part of the name.
+    const room = $("room").value.trim().replace(/^#+/, "") || $("room").placeholder;
     if (!socket.connected) return;
     $("room").value = "";
     toggleSide(false);

@@ -1,0 +1,462 @@
+//! One lane: its queue, and the task that owns the sockets behind it.
+//!
+//! A lane takes everything that waits before it writes anything, so that a burst of messages to a
+//! socket becomes one write. Order is first in, first out.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+
+use adapter::{RoomName, Selection};
+use futures_util::task::AtomicWaker;
+use protocol::id::Id;
+use tokio::sync::{Notify, mpsc};
+
+use super::namespace::Namespace;
+use super::room::{Member, Members, Socket};
+use crate::engine::{CloseReason, Frame, Session};
+use crate::metrics::HubMetrics;
+
+/// Commands that may wait before senders are asked to wait.
+pub const QUEUE_COMMANDS_MAX: usize = 8_192;
+
+/// Bytes of frames that may wait before senders are asked to wait.
+const QUEUE_BYTES_MAX: usize = 32 << 20;
+
+/// Largest frame that is made of several, so that an outbox's limit keeps its meaning.
+const MERGED_BYTES_MAX: usize = 128 << 10;
+
+/// What a lane can be told. Commands that concern one socket go to the lane its id names.
+pub enum Command {
+    /// Takes a socket in, after its client was told so by `greeting`.
+    Add {
+        /// The socket.
+        socket: Arc<Socket>,
+        /// The CONNECT packet.
+        greeting: Frame,
+    },
+    /// Forgets a socket.
+    Remove(Arc<Socket>),
+    /// Changes a socket's rooms.
+    Change(Arc<Socket>, Membership),
+    /// Sends to one session, after everything that was queued before.
+    Send(Arc<Session>, Frame),
+    /// Sends to the socket with this id, if it is here.
+    Direct {
+        /// The namespace.
+        namespace: Arc<Namespace>,
+        /// The socket id.
+        id: Id,
+        /// What to send.
+        frame: Frame,
+        /// Whether it may be dropped.
+        volatile: bool,
+    },
+    /// Sends to all selected sockets.
+    Broadcast(Broadcast),
+    /// Does something to all selected sockets.
+    Each {
+        /// The namespace.
+        namespace: Arc<Namespace>,
+        /// Which sockets.
+        selection: Arc<Selection>,
+        /// What to do.
+        action: Action,
+        /// Dropped when it is done.
+        done: Option<mpsc::Sender<()>>,
+    },
+}
+
+/// A fan-out.
+pub struct Broadcast {
+    /// The namespace.
+    pub namespace: Arc<Namespace>,
+    /// Which sockets.
+    pub selection: Arc<Selection>,
+    /// What to send.
+    pub frame: Frame,
+    /// Whether it may be dropped for a socket that is not writable.
+    pub volatile: bool,
+}
+
+/// A change of one socket's rooms.
+pub enum Membership {
+    /// Joins a room.
+    Join(RoomName),
+    /// Leaves a room.
+    Leave(RoomName),
+}
+
+/// What is done to all selected sockets.
+#[derive(Clone)]
+pub enum Action {
+    /// They join rooms.
+    Join(Arc<[RoomName]>),
+    /// They leave rooms.
+    Leave(Arc<[RoomName]>),
+    /// They leave the namespace, told so by this packet; with `close` their sessions end as well.
+    Disconnect(Frame, bool),
+    /// Their sessions are closed: something for them was lost.
+    Gap,
+}
+
+/// Hears of sockets that left their namespace.
+pub trait Departures: Send + Sync {
+    /// Called once for each socket that was added, after it has been forgotten.
+    fn departed(&self, socket: &Arc<Socket>);
+}
+
+/// The side of a lane that others hold.
+pub struct LaneQueue {
+    queue: Mutex<Queue>,
+    waker: AtomicWaker,
+    full: AtomicBool,
+    space: Notify,
+    queued: AtomicU64,
+    done: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    commands: Vec<Command>,
+    bytes: usize,
+    closed: bool,
+}
+
+impl LaneQueue {
+    pub(super) fn new() -> Self {
+        Self {
+            queue: Mutex::default(),
+            waker: AtomicWaker::new(),
+            full: AtomicBool::new(false),
+            space: Notify::new(),
+            queued: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+        }
+    }
+
+    /// Queues a command. Never waits and never fails: whoever produces commands asks
+    /// [`LaneQueue::is_ready`] before each unit of work, so the queue exceeds its limit by at most
+    /// what the threads of the node produce in one unit each.
+    pub fn push(&self, command: Command) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.closed {
+            return;
+        }
+        let first = queue.commands.is_empty();
+        queue.bytes += command.bytes();
+        queue.commands.push(command);
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        if queue.commands.len() >= QUEUE_COMMANDS_MAX || queue.bytes >= QUEUE_BYTES_MAX {
+            self.full.store(true, Ordering::Release);
+        }
+        drop(queue);
+        if first {
+            self.waker.wake();
+        }
+    }
+
+    /// Whether more may be queued.
+    pub fn is_ready(&self) -> bool {
+        !self.full.load(Ordering::Acquire)
+    }
+
+    /// Waits until more may be queued.
+    pub async fn ready(&self) {
+        while !self.is_ready() {
+            let space = self.space.notified();
+            tokio::pin!(space);
+            space.as_mut().enable();
+            if !self.is_ready() {
+                space.await;
+            }
+        }
+    }
+
+    /// Whether everything that was queued is done: an answer sent past the lane now is not early.
+    pub fn is_idle(&self) -> bool {
+        self.done.load(Ordering::Acquire) == self.queued.load(Ordering::Acquire)
+    }
+
+    /// Commands that wait.
+    pub fn depth(&self) -> usize {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).commands.len()
+    }
+
+    /// Makes the lane end once it has done what is queued.
+    pub(super) fn close(&self) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.waker.wake();
+    }
+
+    /// Takes everything that waits; nothing once the lane is closed and empty.
+    async fn take(&self, commands: &mut Vec<Command>) -> bool {
+        poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            if queue.commands.is_empty() {
+                return if queue.closed { Poll::Ready(false) } else { Poll::Pending };
+            }
+            std::mem::swap(&mut queue.commands, commands);
+            queue.bytes = 0;
+            Poll::Ready(true)
+        })
+        .await
+    }
+
+    fn taken(&self, n_commands: usize) {
+        self.done.fetch_add(n_commands as u64, Ordering::Release);
+        if self.full.swap(false, Ordering::AcqRel) {
+            self.space.notify_waiters();
+        }
+    }
+}
+
+impl Command {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Broadcast(Broadcast { frame, .. })
+            | Self::Direct { frame, .. }
+            | Self::Send(_, frame) => frame.websocket().len(),
+            _ => 0,
+        }
+    }
+}
+
+/// The task of one lane.
+pub struct Lane {
+    queue: Arc<LaneQueue>,
+    namespaces: HashMap<u32, Members>,
+    departures: Arc<dyn Departures>,
+    metrics: HubMetrics,
+    epoch: u64,
+    /// Sessions with frames that were pushed and not yet flushed.
+    dirty: Vec<Arc<Session>>,
+    deliveries: u64,
+}
+
+impl Lane {
+    pub(super) fn new(
+        queue: Arc<LaneQueue>,
+        departures: Arc<dyn Departures>,
+        metrics: HubMetrics,
+    ) -> Self {
+        Self {
+            queue,
+            namespaces: HashMap::new(),
+            departures,
+            metrics,
+            epoch: 0,
+            dirty: Vec::new(),
+            deliveries: 0,
+        }
+    }
+
+    /// Runs until the queue is closed and empty.
+    pub async fn run(mut self) {
+        let queue = self.queue.clone();
+        let mut commands = Vec::new();
+        while queue.take(&mut commands).await {
+            let n_commands = commands.len();
+            self.carry_out(&mut commands);
+            self.flush();
+            self.metrics.fanned_out(std::mem::take(&mut self.deliveries));
+            queue.taken(n_commands);
+            if commands.capacity() > QUEUE_COMMANDS_MAX {
+                commands = Vec::new();
+            }
+            // One lane must not starve the connections of its thread while a flood lasts.
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    fn carry_out(&mut self, commands: &mut Vec<Command>) {
+        let alone = commands.len() == 1;
+        let mut rest = commands.drain(..).peekable();
+        let mut first = true;
+        while let Some(command) = rest.next() {
+            match command {
+                Command::Broadcast(broadcast) => {
+                    let mut n_packets = 1;
+                    let mut same = Vec::new();
+                    let mut bytes = broadcast.frame.websocket().len();
+                    while let Some(Command::Broadcast(next)) = rest.peek()
+                        && broadcast.merges_with(next)
+                        && bytes + next.frame.websocket().len() <= MERGED_BYTES_MAX
+                    {
+                        let Some(Command::Broadcast(next)) = rest.next() else { break };
+                        bytes += next.frame.websocket().len();
+                        n_packets += 1;
+                        same.push(next.frame);
+                    }
+                    let whole_batch = first && rest.peek().is_none();
+                    self.broadcast(broadcast, same, n_packets, whole_batch);
+                }
+                other => self.one(other, alone),
+            }
+            first = false;
+        }
+    }
+
+    fn one(&mut self, command: Command, alone: bool) {
+        match command {
+            Command::Broadcast(broadcast) => self.broadcast(broadcast, Vec::new(), 1, alone),
+            Command::Send(session, frame) => self.send(&session, &frame, alone),
+            Command::Direct { namespace, id, frame, volatile } => {
+                let member = self.namespaces.get(&namespace.index()).and_then(|members| {
+                    members
+                        .own_room(id.as_str())
+                        .map(|slot| members.slots[slot as usize].session.clone())
+                });
+                if let Some(session) = member {
+                    self.deliveries += 1;
+                    if volatile {
+                        self.send_volatile(&session, &frame);
+                    } else {
+                        self.send(&session, &frame, alone);
+                    }
+                }
+            }
+            Command::Add { socket, greeting } => {
+                self.send(socket.session(), &greeting, alone);
+                self.metrics.socket_added(socket.namespace());
+                self.namespaces.entry(socket.namespace().index()).or_default().add(socket);
+            }
+            Command::Remove(socket) => self.remove(&socket),
+            Command::Change(socket, membership) => self.change(&socket, &membership),
+            Command::Each { namespace, selection, action, done } => {
+                self.each(&namespace, &selection, &action);
+                drop(done);
+            }
+        }
+    }
+
+    fn send(&mut self, session: &Arc<Session>, frame: &Frame, alone: bool) {
+        if alone {
+            session.send(frame);
+        } else if session.push(frame) {
+            self.dirty.push(session.clone());
+        }
+    }
+
+    fn send_volatile(&mut self, session: &Arc<Session>, frame: &Frame) {
+        if !session.send_volatile(frame) {
+            self.metrics.volatile_dropped();
+        }
+    }
+
+    fn flush(&mut self) {
+        for session in self.dirty.drain(..) {
+            session.flush();
+        }
+        if self.dirty.capacity() > QUEUE_COMMANDS_MAX {
+            self.dirty = Vec::new();
+        }
+    }
+
+    fn broadcast(
+        &mut self,
+        broadcast: Broadcast,
+        more: Vec<Frame>,
+        n_packets: u64,
+        whole_batch: bool,
+    ) {
+        let Some(members) = self.namespaces.get_mut(&broadcast.namespace.index()) else { return };
+        let frame = if more.is_empty() {
+            broadcast.frame
+        } else {
+            Frame::concat(std::iter::once(&broadcast.frame).chain(&more))
+        };
+        let Self { dirty, deliveries, metrics, epoch, .. } = self;
+        members.select(&broadcast.selection, epoch, |member: &Member| {
+            *deliveries += n_packets;
+            if broadcast.volatile {
+                if !member.session.send_volatile(&frame) {
+                    metrics.volatile_dropped();
+                }
+            } else if whole_batch {
+                member.session.send(&frame);
+            } else if member.session.push(&frame) {
+                dirty.push(member.session.clone());
+            }
+        });
+    }
+
+    fn remove(&mut self, socket: &Arc<Socket>) {
+        let index = socket.namespace().index();
+        let Some(members) = self.namespaces.get_mut(&index) else { return };
+        if !members.by_id.contains_key(&socket.id()) {
+            return;
+        }
+        socket.set_gone();
+        for room in members.remove(socket) {
+            socket.namespace().room_removed(&room);
+        }
+        if members.slots.is_empty() {
+            self.namespaces.remove(&index);
+        }
+        self.metrics.socket_removed(socket.namespace());
+        self.departures.departed(socket);
+    }
+
+    fn change(&mut self, socket: &Arc<Socket>, membership: &Membership) {
+        let namespace = socket.namespace();
+        let Some(members) = self.namespaces.get_mut(&namespace.index()) else { return };
+        if !members.by_id.contains_key(&socket.id()) {
+            return;
+        }
+        match membership {
+            Membership::Join(room) => {
+                if members.join(socket.slot(), room) {
+                    namespace.room_added(room);
+                }
+            }
+            Membership::Leave(room) => {
+                if members.leave(socket.slot(), room) {
+                    namespace.room_removed(room);
+                }
+            }
+        }
+    }
+
+    fn each(&mut self, namespace: &Arc<Namespace>, selection: &Selection, action: &Action) {
+        let Some(members) = self.namespaces.get_mut(&namespace.index()) else { return };
+        let mut sockets = Vec::new();
+        members.select(selection, &mut self.epoch, |member| sockets.push(member.socket.clone()));
+        for socket in sockets {
+            match action {
+                Action::Join(rooms) => {
+                    for room in &**rooms {
+                        self.change(&socket, &Membership::Join(room.clone()));
+                    }
+                }
+                Action::Leave(rooms) => {
+                    for room in &**rooms {
+                        self.change(&socket, &Membership::Leave(room.clone()));
+                    }
+                }
+                Action::Disconnect(frame, close) => {
+                    // What was pushed before belongs before the farewell.
+                    socket.session().push(frame);
+                    socket.session().flush();
+                    self.remove(&socket);
+                    if *close {
+                        socket.session().close(CloseReason::ServerDisconnect);
+                    }
+                }
+                Action::Gap => socket.session().close(CloseReason::Gap),
+            }
+        }
+    }
+}
+
+impl Broadcast {
+    fn merges_with(&self, next: &Self) -> bool {
+        !self.volatile
+            && !next.volatile
+            && self.namespace.index() == next.namespace.index()
+            && (Arc::ptr_eq(&self.selection, &next.selection) || self.selection == next.selection)
+    }
+}

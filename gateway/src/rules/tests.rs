@@ -1,0 +1,463 @@
+//! What rules decide, event by event, and what is said about wrong ones.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use super::{Action, Context, Decision, Refusal, RefusalCode, Rules, Target, glob};
+use crate::config::fields::{Complaints, Fields};
+use bytes::Bytes;
+use proptest::prelude::*;
+use protocol::socket::Event;
+use serde_json::{json, value::RawValue};
+
+const ID: &str = "abcdAbcdefghijklmnop";
+const OTHER_ID: &str = "abcdZbcdefghijklmnop";
+
+fn compile(toml: &str) -> Result<Rules, Vec<String>> {
+    let table: toml::Table = toml.parse().unwrap();
+    let mut complaints = Complaints::default();
+    let mut fields = Fields::new(&table, "ns");
+    let rules = Rules::read(&mut fields, &mut complaints);
+    fields.finish(&mut complaints);
+    if complaints.0.is_empty() { Ok(rules) } else { Err(complaints.0) }
+}
+
+/// Rules with one rule for the event `e`.
+fn one(rule: &str) -> Rules {
+    compile(&format!("[[on]]\nevent = \"e\"\n{rule}")).unwrap()
+}
+
+/// What happens to an event of a socket that is in the rooms `in` and `in too`.
+fn decide(rules: &Rules, event: &str, attachments: &[Bytes]) -> Result<Decision, Refusal> {
+    let auth = RawValue::from_string(r#"{"name":"Ann","room":"vip"}"#.to_owned()).unwrap();
+    let is_member = |room: &str| room == "in" || room == "in too";
+    let context = Context { socket_id: ID, auth: Some(&auth), is_member: &is_member };
+    rules.decide(&Event::parse(event).unwrap(), attachments, &context)
+}
+
+/// One line for each action, and for the ack.
+fn outcome(rules: &Rules, event: &str) -> String {
+    let decision = match decide(rules, event, &[]) {
+        Ok(decision) => decision,
+        Err(refusal) => return format!("{}: {}", refusal.code.as_str(), refusal.message),
+    };
+    let mut lines: Vec<String> = decision.actions.iter().map(line).collect();
+    lines.extend(decision.ack.map(|ack| format!("ack {}", ack.json)));
+    lines.join("; ")
+}
+
+fn line(action: &Action) -> String {
+    match action {
+        Action::Join(room) => format!("join {room}"),
+        Action::Leave(room) => format!("leave {room}"),
+        Action::Emit(emission) => {
+            let to = match &emission.target {
+                Target::Everyone => "everyone".to_owned(),
+                Target::Others => "others".to_owned(),
+                Target::Sender => "sender".to_owned(),
+                Target::Rooms(rooms) => {
+                    assert!(!rooms.is_empty(), "no rooms would mean everybody");
+                    format!(
+                        "rooms {}",
+                        rooms.iter().map(|room| &**room).collect::<Vec<_>>().join("|")
+                    )
+                }
+                Target::Id(id) => format!("id {id}"),
+            };
+            let except: String =
+                emission.except.iter().map(|room| format!(" except {room}")).collect();
+            let volatile = if emission.volatile { " volatile" } else { "" };
+            format!("emit{volatile} to {to}{except} {}", emission.data.json)
+        }
+    }
+}
+
+#[test]
+fn arguments_are_addressed_and_passed_on_as_they_came() {
+    let cases = [
+        (
+            "ack = '$*'",
+            r#"["e",1.50,"\u00e4",{"b":1,"a":[]}]"#,
+            r#"ack [1.50,"\u00e4",{"b":1,"a":[]}]"#,
+        ),
+        ("ack = '$*'", r#"["e"]"#, "ack []"),
+        ("ack = ['$id', '$*', 7]", r#"["e"]"#, r#"ack ["abcdAbcdefghijklmnop",7]"#),
+        ("ack = ['$*', '$0']", r#"["e",1,2]"#, "ack [1,2,1]"),
+        ("ack = ['$0.a.b', '$1.1.x']", r#"["e",{"a":{"b":null}},[0,{"x":2}]]"#, "ack [null,2]"),
+        ("ack = ['$0.a']", r#"["e",{"a":1,"b":{"a":3},"\u0061":2}]"#, "ack [2]"),
+        (
+            "ack = ['$auth', '$auth.name', '$auth.none']",
+            r#"["e"]"#,
+            r#"ack [{"name":"Ann","room":"vip"},"Ann",null]"#,
+        ),
+        (
+            "ack = ['$$0', 'a$', 1.5, true, [1, '$0'], { k = '$0', l = \"q\\\"\" }]",
+            r#"["e",9]"#,
+            r#"ack ["$0","a$",1.5,true,[1,9],{"k":9,"l":"q\""}]"#,
+        ),
+        ("ack = []", r#"["e",9]"#, "ack []"),
+        ("ack = ['$0']", r#"["e"]"#, "bad_argument: $0 is missing"),
+        ("ack = ['$0.a']", r#"["e",{"b":1}]"#, "bad_argument: $0.a is missing"),
+        ("ack = ['$0.a']", r#"["e","text"]"#, "bad_argument: $0.a is not an object"),
+        ("ack = ['$0.a']", r#"["e",null]"#, "bad_argument: $0.a is missing"),
+    ];
+    for (rule, event, expected) in cases {
+        assert_eq!(outcome(&one(rule), event), expected, "{rule} with {event}");
+    }
+}
+
+#[test]
+fn emits_reach_whom_the_rule_names() {
+    let cases = [
+        (
+            "{ event = 'x', to = 'everyone', args = '$*' }",
+            r#"["e",1,2]"#,
+            r#"emit to everyone ["x",1,2]"#,
+        ),
+        ("{ to = 'others' }", r#"["e",1]"#, r#"emit to others ["e"]"#),
+        (
+            "{ event = 'x', to = 'sender', volatile = true, args = ['$0'] }",
+            r#"["e",1]"#,
+            r#"emit volatile to sender ["x",1]"#,
+        ),
+        (
+            "{ event = 'a\"b', to = { id = '$0.id' }, args = ['$0.p'] }",
+            r#"["e",{"id":"abcdZbcdefghijklmnop","p":{}}]"#,
+            r#"emit to id abcdZbcdefghijklmnop ["a\"b",{}]"#,
+        ),
+        (
+            "{ event = 'x', to = { id = '$0' } }",
+            r#"["e","short"]"#,
+            "bad_argument: $0 is not a socket id",
+        ),
+        ("{ event = 'x', to = { id = '$0' } }", r#"["e"]"#, "bad_argument: $0 is missing"),
+        (
+            "{ event = 'x', to = { rooms = ['a', 'b'] }, except = ['$id', '$0'] }",
+            r#"["e","c"]"#,
+            r#"emit to rooms a|b except abcdAbcdefghijklmnop except c ["x"]"#,
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$0'], member = true } }",
+            r#"["e","in"]"#,
+            r#"emit to rooms in ["x"]"#,
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$0'], member = true } }",
+            r#"["e","out"]"#,
+            r#"not_member: only members may send to the room "out""#,
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['out'], member = true } }",
+            r#"["e"]"#,
+            r#"not_member: only members may send to the room "out""#,
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$0'], allow = ['pub-*'] } }",
+            r#"["e","pub-1"]"#,
+            r#"emit to rooms pub-1 ["x"]"#,
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$0'], allow = ['pub-*'] } }",
+            r#"["e","in"]"#,
+            r#"forbidden_room: the room "in" is not allowed"#,
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$0', '$1'], allow = ['pub-*'], member = true } }",
+            r#"["e","in","pub-"]"#,
+            r#"emit to rooms in|pub- ["x"]"#,
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$auth.room'], allow = ['*'] } }",
+            r#"["e"]"#,
+            r#"emit to rooms vip ["x"]"#,
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$0'], allow = ['*'] } }",
+            r#"["e",null]"#,
+            "bad_argument: $0 is missing",
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$0'], allow = ['*'] } }",
+            r#"["e",[]]"#,
+            "bad_argument: $0 is not a string",
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$0'], allow = ['*'] } }",
+            r#"["e",{"length":1}]"#,
+            "bad_argument: $0 is not a string",
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$0.room'], allow = ['*'], else = 'everyone' } }",
+            r#"["e",{"payload":1}]"#,
+            r#"emit to everyone ["x"]"#,
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$0.room'], allow = ['*'], else = 'others' } }",
+            r#"["e",{"room":null}]"#,
+            r#"emit to others ["x"]"#,
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$0.room'], allow = ['*'], else = 'everyone' } }",
+            r#"["e",{"room":""}]"#,
+            "bad_argument: $0.room is an empty room name",
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$0.room'], allow = ['*'], else = 'everyone' } }",
+            r#"["e",{"room":false}]"#,
+            "bad_argument: $0.room is not a string",
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$0.room'], allow = ['*'], else = 'everyone' } }",
+            r#"["e","text"]"#,
+            "bad_argument: $0.room is not an object",
+        ),
+        (
+            "{ event = 'x', to = { rooms = ['$0', '$1'], allow = ['*'], else = 'everyone' } }",
+            r#"["e",null,"b"]"#,
+            r#"emit to rooms b ["x"]"#,
+        ),
+        (
+            "[{ event = 'x', to = 'sender' }, { event = 'y', to = 'others' }]",
+            r#"["e"]"#,
+            r#"emit to sender ["x"]; emit to others ["y"]"#,
+        ),
+    ];
+    for (emit, event, expected) in cases {
+        assert_eq!(
+            outcome(&one(&format!("emit = {emit}")), event),
+            expected,
+            "{emit} with {event}"
+        );
+    }
+}
+
+#[test]
+fn rooms_are_joined_and_left_within_the_rule() {
+    let any = "join = '$0'\nallow = ['*']\nack = ['ok']";
+    let cases = [
+        (any, r#"["e","a*b [?]"]"#, "join a*b [?]; ack [\"ok\"]"),
+        (any, r#"["e",5]"#, "join 5; ack [\"ok\"]"),
+        (any, r#"["e",-0]"#, "join 0; ack [\"ok\"]"),
+        (any, r#"["e","\u0061\n"]"#, "bad_argument: $0 holds a control character"),
+        (any, r#"["e","\ud800"]"#, "bad_argument: $0 is not a string"),
+        (any, r##"["e","x#/admin#"]"##, "bad_argument: $0 holds a `#`"),
+        (any, r##"["e","x\u0023y"]"##, "bad_argument: $0 holds a `#`"),
+        (any, r#"["e",1.5]"#, "bad_argument: $0 is not a string"),
+        (any, r#"["e",9007199254740992]"#, "bad_argument: $0 is not a string"),
+        (any, r#"["e",true]"#, "bad_argument: $0 is not a string"),
+        (
+            any,
+            r#"["e","abcdZbcdefghijklmnop"]"#,
+            r#"reserved_room: the room "abcdZbcdefghijklmnop" has the form of a socket id"#,
+        ),
+        (
+            any,
+            r#"["e","\u0061bcdZbcdefghijklmnop"]"#,
+            r#"reserved_room: the room "abcdZbcdefghijklmnop" has the form of a socket id"#,
+        ),
+        (any, r#"["e",12345678901234567890]"#, "bad_argument: $0 is not a string"),
+        ("join = '$0'\nallow = ['public-*']", r#"["e","public-a"]"#, "join public-a"),
+        (
+            "join = '$0'\nallow = ['public-*']",
+            r#"["e","*"]"#,
+            r#"forbidden_room: the room "*" is not allowed"#,
+        ),
+        ("join = ['lobby', 'hall']", r#"["e"]"#, "join lobby; join hall"),
+        ("leave = '$0'", r#"["e","room"]"#, "leave room"),
+        (
+            "leave = '$0'",
+            r#"["e","abcdAbcdefghijklmnop"]"#,
+            r#"reserved_room: the room "abcdAbcdefghijklmnop" has the form of a socket id"#,
+        ),
+        (
+            "leave = 'old'\njoin = 'new'\nemit = { event = 'x', to = 'others' }",
+            r#"["e"]"#,
+            r#"join new; emit to others ["x"]; leave old"#,
+        ),
+        ("refuse = 'not today'", r#"["e"]"#, "refused: not today"),
+    ];
+    for (rule, event, expected) in cases {
+        assert_eq!(outcome(&one(rule), event), expected, "{rule} with {event}");
+    }
+    let long = format!(r#"["e","{}"]"#, "é".repeat(101));
+    assert_eq!(outcome(&one(any), &long), "bad_argument: $0 is longer than 200 bytes");
+}
+
+#[test]
+fn unlisted_events_are_refused_unless_a_rule_takes_all_others() {
+    let strict = one("ack = []");
+    assert_eq!(outcome(&strict, r#"["other"]"#), "unknown_event: no rule accepts this event");
+    let open = compile("[[on]]\nevent = 'e'\nack = [1]\n[[on]]\nevent = '*'\nemit = { to = 'others', args = '$*' }").unwrap();
+    assert_eq!(outcome(&open, r#"["e"]"#), "ack [1]");
+    assert_eq!(outcome(&open, r#"["say \"hi\"",2]"#), r#"emit to others ["say \"hi\"",2]"#);
+    assert_eq!(outcome(&open, r#"["*"]"#), r#"emit to others ["*"]"#);
+}
+
+#[test]
+fn refusals_are_acks_that_programs_and_people_can_read() {
+    let refusal = decide(&one("ack = []"), r#"["other"]"#, &[]).unwrap_err();
+    assert_eq!(
+        refusal.to_ack_json(),
+        r#"[{"error":{"code":"unknown_event","message":"no rule accepts this event"}}]"#
+    );
+    let quoted = Refusal::new(RefusalCode::Refused, "say \"please\"");
+    let ack: serde_json::Value = serde_json::from_str(&quoted.to_ack_json()).unwrap();
+    assert_eq!(ack, json!([{"error": {"code": "refused", "message": "say \"please\""}}]));
+}
+
+#[test]
+fn attachments_follow_the_arguments_that_refer_to_them() {
+    let rules = one("emit = { event = 'x', to = 'everyone', args = ['$1'] }\nack = '$*'");
+    let event = r#"["e",{"_placeholder":true,"num":0},{"b":{"_placeholder":true,"num":1}}]"#;
+    let attachments = [Bytes::from_static(b"zero"), Bytes::from_static(b"one")];
+    let decision = decide(&rules, event, &attachments).unwrap();
+    let Action::Emit(emission) = &decision.actions[0] else { panic!("an emit") };
+    assert_eq!(&*emission.data.json, r#"["x",{"b":{"_placeholder":true,"num":0}}]"#);
+    assert_eq!(emission.data.attachments, [attachments[1].clone()]);
+    assert_eq!(decision.ack.unwrap().attachments, attachments);
+}
+
+#[test]
+fn connecting_and_leaving_have_rules_of_their_own() {
+    let rules = compile(
+        r#"
+        on_connect = [
+          { join = "lobby" },
+          { emit = { event = "hello", to = "sender", args = ["$id", "$auth"] }, join = "$auth.room", allow = ["v*"] },
+        ]
+        on_disconnect = [
+          { emit = { event = "left", to = { rooms = ["$auth.room"], member = true }, args = ["$id"] } },
+          { emit = { event = "left", to = "everyone", args = ["$id", "$auth.name"] } },
+        ]
+        "#,
+    )
+    .unwrap();
+    let auth = RawValue::from_string(r#"{"room":"vip"}"#.to_owned()).unwrap();
+    let nowhere = |_: &str| false;
+    let mut context = Context { socket_id: ID, auth: Some(&auth), is_member: &nowhere };
+    let lines = |decision: &Decision| decision.actions.iter().map(line).collect::<Vec<_>>();
+    assert_eq!(
+        lines(&rules.on_connect(&context).unwrap()),
+        [
+            "join lobby",
+            "join vip",
+            r#"emit to sender ["hello","abcdAbcdefghijklmnop",{"room":"vip"}]"#,
+        ]
+    );
+    let left = r#"emit to everyone ["left","abcdAbcdefghijklmnop",null]"#;
+    assert_eq!(lines(&rules.on_disconnect(&context)), [left]);
+    context.auth = None;
+    assert_eq!(rules.on_connect(&context).unwrap_err().code, RefusalCode::BadArgument);
+    assert_eq!(lines(&rules.on_disconnect(&context)), [left]);
+}
+
+#[test]
+fn wrong_rules_are_named() {
+    let complaints = compile(
+        r#"
+        on_server = [{ event = "x" }]
+        on_connect = [{ emit = { event = "x", to = "sender", args = ["$0", "$*"] } }, { join = "$id" }, { leave = "a" }]
+        on_disconnect = [{ emit = { event = "x", to = "sender" } }, { join = "a" }]
+        [[on]]
+        event = "orders"
+        forward = "orders"
+        [[on]]
+        event = "join"
+        join = "$0"
+        [[on]]
+        event = "join"
+        join = ["$0", "room-$0", "a#b", "", "user:{sub}"]
+        allow = ["user:{sub}"]
+        [[on]]
+        event = "disconnect"
+        leave = "this-is-20-chars-ok-"
+        [[on]]
+        event = "chat:*"
+        emit = [
+          { event = "x", to = "room" },
+          { event = "x", to = { rooms = ["$0"] } },
+          { event = "x", to = { rooms = [] } },
+          { event = "x", to = { rooms = ["a"], else = "everyone" } },
+          { event = "x", to = { id = "abc" } },
+          { event = "x", to = { id = "$0", rooms = ["a"] } },
+          { event = "connect", to = "everyone" },
+          { event = "x" },
+          { event = "x", to = "others", args = ["$x", "$0..a", ["$*"], { _placeholder = true }, nan], arsg = 1 },
+          { event = "x", to = "others", args = "$0" },
+        ]
+        [[on]]
+        event = "idle"
+        [[on]]
+        event = "both"
+        refuse = "no"
+        ack = []
+        [[on]]
+        ack = []
+        "#,
+    )
+    .unwrap_err();
+    insta::assert_snapshot!(complaints.join("\n"), @"");
+}
+
+#[test]
+fn globs_are_patterns_on_one_side_only() {
+    for (pattern, text, expected) in [
+        ("", "", true),
+        ("*", "", true),
+        ("*", "any", true),
+        ("a*", "a", true),
+        ("a*", "ba", false),
+        ("*a*b", "xaxbxb", true),
+        ("a*b*c", "abcb", false),
+        ("a", "a*", false),
+        ("a?", "ab", false),
+        ("[ab]", "a", false),
+    ] {
+        assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
+    }
+}
+
+proptest! {
+    /// Whatever a client sends: it names exactly the room it spells, or it is refused.
+    #[test]
+    fn no_argument_becomes_another_room_or_a_pattern(name in ".{0,220}|[-a-z*#$\\[\\]?{}.:]{1,24}|[A-Za-z0-9_-]{20}") {
+        let event = json!(["e", name]).to_string();
+        let joins = one("join = '$0'\nallow = ['*']");
+        match decide(&joins, &event, &[]) {
+            Ok(decision) => {
+                let [Action::Join(room)] = decision.actions.as_slice() else { panic!("one join") };
+                prop_assert_eq!(&**room, name.as_str());
+                prop_assert!(!name.is_empty() && name.len() <= 200 && !name.contains('#'));
+                prop_assert!(!protocol::id::has_id_form(room));
+            }
+            Err(refusal) => prop_assert!(matches!(
+                refusal.code,
+                RefusalCode::BadArgument | RefusalCode::ReservedRoom
+            )),
+        }
+        let emits = one("emit = { event = 'x', to = { rooms = ['$0'], allow = ['pub-*'], else = 'everyone' } }");
+        if let Ok(decision) = decide(&emits, &event, &[]) {
+            let [Action::Emit(emission)] = decision.actions.as_slice() else { panic!("one emit") };
+            let Target::Rooms(rooms) = &emission.target else { panic!("a text is never everybody") };
+            prop_assert_eq!(rooms.len(), 1);
+            prop_assert_eq!(&*rooms[0], name.as_str());
+            prop_assert!(name.starts_with("pub-"));
+        }
+    }
+
+    /// Whatever the arguments are, what goes out is a JSON array that holds them unchanged.
+    #[test]
+    fn arguments_pass_through_unchanged(texts in prop::collection::vec(".{0,20}", 0..5), number in any::<i32>()) {
+        let event = json!(["e", texts, number, { "k": texts }]).to_string();
+        let decision = decide(&one("ack = [['$0'], '$*', { a = '$2.k' }]"), &event, &[]).unwrap();
+        let ack: serde_json::Value = serde_json::from_str(&decision.ack.unwrap().json).unwrap();
+        prop_assert_eq!(ack, json!([[texts], texts, number, { "k": texts }, { "a": texts }]));
+    }
+}
+
+#[test]
+fn a_direct_message_goes_to_an_id_only() {
+    let rules = one("emit = { event = 'x', to = { id = '$0' } }");
+    let event = json!(["e", OTHER_ID]).to_string();
+    let decision = decide(&rules, &event, &[]).unwrap();
+    let Action::Emit(emission) = &decision.actions[0] else { panic!("an emit") };
+    assert_eq!(emission.target, Target::Id(OTHER_ID.into()));
+}
