@@ -220,8 +220,8 @@ impl JsonWriter {
             Head::Signed(number) => self.signed(number),
             Head::Float(number) => json::push_f64(&mut self.out, number),
             Head::Str(text) => self.string(text)?,
-            Head::Bin(data) => self.attachment(data)?,
-            Head::Ext(kind, data) => self.ext(kind, data)?,
+            Head::Bin(data) => self.attachment(data, depth)?,
+            Head::Ext(kind, data) => self.ext(kind, data, depth)?,
             Head::Array(_) | Head::Map(_) if depth == DEPTH_MAX => {
                 return Err(TranscodeError::TooDeep);
             }
@@ -289,7 +289,11 @@ impl JsonWriter {
         Ok(())
     }
 
-    fn attachment(&mut self, data: &[u8]) -> Result<(), TranscodeError> {
+    /// Writes the object that stands for a binary, which is one level deeper than the binary itself.
+    fn attachment(&mut self, data: &[u8], depth: usize) -> Result<(), TranscodeError> {
+        if depth >= DEPTH_MAX {
+            return Err(TranscodeError::TooDeep);
+        }
         if self.attachments.len() >= self.attachments_max {
             return Err(TranscodeError::TooManyAttachments);
         }
@@ -299,17 +303,17 @@ impl JsonWriter {
     }
 
     /// Type -1 is a date by the MessagePack specification; type 0 is what older versions of notepack write.
-    fn ext(&mut self, kind: i8, data: &[u8]) -> Result<(), TranscodeError> {
+    fn ext(&mut self, kind: i8, data: &[u8], depth: usize) -> Result<(), TranscodeError> {
         match (kind, data.len()) {
             (-1, 4 | 8 | 12) => push_date(&mut self.out, timestamp_millis(data)),
             (0, 1) => self.out.push_str("null"),
             (0, 8) => push_date(&mut self.out, integer(data)),
-            (0, _) => self.attachment(data)?,
+            (0, _) => self.attachment(data, depth)?,
             _ => {
                 self.out.push('[');
                 self.signed(kind.into());
                 self.out.push(',');
-                self.attachment(data)?;
+                self.attachment(data, depth + 1)?;
                 self.out.push(']');
             }
         }
