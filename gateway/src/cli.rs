@@ -1,6 +1,8 @@
 //! The command line. It reads arguments and the environment it is given, and nothing of the process.
 
 mod print;
+#[cfg(test)]
+mod tests;
 
 pub use print::{effective, template};
 
@@ -117,9 +119,9 @@ struct Flags {
 }
 
 /// Reads arguments (the first is the name of the program) and environment.
-pub fn parse(
+pub fn parse<Variable: Into<OsString>>(
     args: impl IntoIterator<Item = OsString>,
-    environment: impl IntoIterator<Item = (String, String)>,
+    environment: impl IntoIterator<Item = (Variable, Variable)>,
 ) -> Result<Command, CliError> {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -134,7 +136,7 @@ pub fn parse(
         return Ok(Command::Print(template()));
     }
     let flag_for_secret = cli.flags.redis.is_some();
-    let sources = sources(cli.flags, environment.into_iter().collect())?;
+    let sources = sources(cli.flags, readable(environment)?)?;
     let mut loaded =
         config::load(&sources).map_err(|error| usage(format!("carillon: {error}\n")))?;
     if flag_for_secret {
@@ -154,6 +156,24 @@ pub fn parse(
 
 fn usage(text: String) -> CliError {
     CliError { text, code: EXIT_USAGE }
+}
+
+/// What is not UTF-8 cannot be ours, unless its name says so.
+fn readable<Variable: Into<OsString>>(
+    environment: impl IntoIterator<Item = (Variable, Variable)>,
+) -> Result<BTreeMap<String, String>, CliError> {
+    let mut readable = BTreeMap::new();
+    for (name, value) in environment {
+        let Ok(name) = name.into().into_string() else { continue };
+        match value.into().into_string() {
+            Ok(value) => drop(readable.insert(name, value)),
+            Err(_) if name.starts_with("CARILLON_") => {
+                return Err(usage(format!("carillon: {name} is not UTF-8\n")));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(readable)
 }
 
 fn sources(flags: Flags, environment: BTreeMap<String, String>) -> Result<Sources, CliError> {

@@ -4,13 +4,13 @@
 use crate::config::{LogConfig, LogFormat, LogLevel};
 use std::{
     io::{self, IsTerminal, Write},
+    mem,
     sync::{
-        Arc,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
@@ -19,9 +19,6 @@ use tracing_subscriber::{
 
 /// Most lines waiting to be written: some seconds of a busy node.
 const QUEUE_LINES_MAX: usize = 8192;
-/// How long closing looks again for room in a full queue.
-const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
-
 /// Logging that works; keeps the means to change and to end it.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
@@ -65,7 +62,7 @@ impl Telemetry {
 
     /// Lines dropped so far because stdout took none.
     pub fn dropped_lines(&self) -> u64 {
-        self.lines.dropped.load(Ordering::Relaxed)
+        self.lines.shared.dropped.load(Ordering::Relaxed)
     }
 
     /// Waits until what was logged so far is written, at most `deadline`. Blocks the thread.
@@ -105,81 +102,80 @@ fn subscriber(
     (Box::new(tracing_subscriber::registry().with(layer.with_filter(filter))), handle)
 }
 
-/// What the log thread is told.
-enum Line {
-    Text(Vec<u8>),
-    /// Everything before it is written.
-    Flush(SyncSender<()>),
-}
-
-/// The way to the log thread.
+/// The way to the log thread, which lives as long as the process.
 #[derive(Clone, Debug)]
 struct Lines {
-    queue: SyncSender<Line>,
-    dropped: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    pushed: Condvar,
+    written: Condvar,
+    dropped: AtomicU64,
+}
+
+/// Lines that wait, and counts of all that ever did.
+#[derive(Debug, Default)]
+struct Queue {
+    lines: Vec<Vec<u8>>,
+    pushed: u64,
+    written: u64,
 }
 
 impl Lines {
     fn start(out: impl Write + Send + 'static) -> Result<Self, io::Error> {
-        let (queue, lines) = sync_channel(QUEUE_LINES_MAX);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let count = dropped.clone();
-        thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || write_lines(out, &lines, &count))?;
-        Ok(Self { queue, dropped })
+        let shared = Arc::new(Shared::default());
+        let writing = shared.clone();
+        thread::Builder::new().name("log".to_owned()).spawn(move || writing.write_lines(out))?;
+        Ok(Self { shared })
     }
 
     fn push(&self, line: &[u8]) {
-        if self.queue.try_send(Line::Text(line.to_vec())).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        let mut queue = self.shared.lock();
+        if queue.lines.len() < QUEUE_LINES_MAX {
+            queue.lines.push(line.to_vec());
+            queue.pushed += 1;
+            drop(queue);
+            self.shared.pushed.notify_one();
+        } else {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn flush(&self, deadline: Duration) {
-        let end = Instant::now() + deadline;
-        let (written, wait) = sync_channel(1);
-        let mut message = Line::Flush(written);
-        loop {
-            match self.queue.try_send(message) {
-                Ok(()) => break,
-                Err(TrySendError::Full(back)) if Instant::now() < end => {
-                    message = back;
-                    thread::sleep(FULL_QUEUE_PAUSE);
-                }
-                Err(_) => return,
-            }
-        }
-        // Whether it was written or the time is up, the process ends now.
-        let _: Result<(), RecvTimeoutError> =
-            wait.recv_timeout(end.saturating_duration_since(Instant::now()));
+        let queue = self.shared.lock();
+        let last = queue.pushed;
+        // Whether it was written or the time is up, whoever waits goes on.
+        drop(self.shared.written.wait_timeout_while(queue, deadline, |queue| queue.written < last));
     }
 }
 
-/// Writes until nobody can log any more. Errors are not answered: there is nowhere left to say so.
-fn write_lines(mut out: impl Write, lines: &Receiver<Line>, dropped: &AtomicU64) {
-    let mut told = 0;
-    while let Ok(first) = lines.recv() {
-        let mut next = Some(first);
-        while let Some(line) = next {
-            match line {
-                Line::Text(text) => drop(out.write_all(&text)),
-                Line::Flush(written) => {
-                    drop(out.flush());
-                    // Who asked may have stopped waiting.
-                    let _: Result<(), TrySendError<()>> = written.try_send(());
-                }
+impl Shared {
+    /// Nobody panics while holding the lock, and logging would not stop for it.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Errors are not answered: there is nowhere left to say so.
+    fn write_lines(&self, mut out: impl Write) {
+        let mut told = 0;
+        loop {
+            let waiting = self.pushed.wait_while(self.lock(), |queue| queue.lines.is_empty());
+            let lines = mem::take(&mut waiting.unwrap_or_else(PoisonError::into_inner).lines);
+            for line in &lines {
+                drop(out.write_all(line));
             }
-            next = lines.try_recv().ok();
-        }
-        drop(out.flush());
-        let now = dropped.load(Ordering::Relaxed);
-        if now > told {
-            tracing::warn!(
-                log.lines_dropped = now - told,
-                "stdout was blocked, log lines are lost"
-            );
-            told = now;
+            drop(out.flush());
+            self.lock().written += lines.len() as u64;
+            self.written.notify_all();
+            let dropped = self.dropped.load(Ordering::Relaxed);
+            if dropped > told {
+                let lost = dropped - told;
+                tracing::warn!(log.lines_dropped = lost, "stdout was blocked, log lines are lost");
+                told = dropped;
+            }
         }
     }
 }
@@ -208,7 +204,6 @@ impl Write for LineWriter<'_> {
 mod tests {
     use super::*;
     use serde_json::Value;
-    use std::sync::{Condvar, Mutex, MutexGuard};
 
     /// An output that can be blocked.
     #[derive(Clone, Default)]
@@ -293,7 +288,7 @@ mod tests {
         for _ in 0..QUEUE_LINES_MAX + extra {
             lines.push(b"{\"n\":1}\n");
         }
-        assert_eq!(lines.dropped.load(Ordering::Relaxed), extra as u64);
+        assert_eq!(lines.shared.dropped.load(Ordering::Relaxed), extra as u64);
         pipe.state().blocked = false;
         pipe.0.1.notify_all();
         lines.flush(DEADLINE);

@@ -298,7 +298,7 @@ fn shipped_configurations_are_good() {
     let loadtest = fs::read_to_string(format!("{root}/loadtest/gateway.toml")).unwrap();
     for toml in [DEMO, &loadtest] {
         let loaded = file(toml).unwrap();
-        assert_eq!(loaded.warnings, [String::new(); 0]);
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     }
 }
 

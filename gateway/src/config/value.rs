@@ -157,7 +157,7 @@ impl Codec for Bytes {
         let bytes = *value as u64;
         SIZE_UNITS
             .iter()
-            .find(|(_, unit)| bytes % unit == 0)
+            .find(|(_, unit)| bytes.is_multiple_of(*unit))
             .map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
     }
 }

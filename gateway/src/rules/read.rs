@@ -114,11 +114,14 @@ fn read_moments(
     let mut moments = Vec::new();
     for (value, place) in namespace.one_or_more(key) {
         let Some(mut fields) = Fields::of(value, place, complaints) else { continue };
+        let place = fields.place.clone();
+        let known = complaints.0.len();
         let effects = read_effects(&mut fields, moment, complaints);
-        if effects.is_idle() {
-            complaints.add(&fields.place, "does nothing");
-        }
         fields.finish(complaints);
+        // What could not be read has been named already.
+        if effects.is_idle() && complaints.0.len() == known {
+            complaints.add(&place, "does nothing");
+        }
         moments.push(effects);
     }
     moments
@@ -295,7 +298,7 @@ fn read_emit(mut fields: Fields<'_>, moment: Moment, complaints: &mut Complaints
     };
     let volatile = fields.flag("volatile", complaints);
     fields.finish(complaints);
-    let event = event.map(|event| Value::from(event)).map(|event| json_text(&event).into());
+    let event = event.map(Value::from).map(|event| json_text(&event).into());
     Some(Emit { event, to: to?, except, arguments, volatile })
 }
 

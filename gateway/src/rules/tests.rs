@@ -394,7 +394,44 @@ fn wrong_rules_are_named() {
         "#,
     )
     .unwrap_err();
-    insta::assert_snapshot!(complaints.join("\n"), @"");
+    insta::assert_snapshot!(complaints.join("\n"), @r#"
+    ns.on_server: comes with backends, which this release has not
+    ns.on[0] (event `orders`).forward: comes with backends, which this release has not
+    ns.on[1] (event `join`).join: the client chooses `$0`, so say which rooms: `allow = ["public-*"]`; `allow = ["*"]` is any room
+    ns.on[2] (event `join`).allow: `user:{sub}`: claims (`{…}`) come with `auth = "jwt"`, which comes with backends
+    ns.on[2] (event `join`).join: `room-$0`: a reference is a whole room name, not a part of one
+    ns.on[2] (event `join`).join: `a#b` holds a `#`
+    ns.on[2] (event `join`).join: `` is an empty room name
+    ns.on[2] (event `join`).join: `user:{sub}`: claims (`{…}`) come with `auth = "jwt"`, which comes with backends
+    ns.on[2] (event `join`): there are two rules for this event; one rule may hold several emits
+    ns.on[3] (event `disconnect`).leave: `this-is-20-chars-ok-` has the form of a socket id (20 base64url characters)
+    ns.on[3] (event `disconnect`).event: `disconnect` is reserved by Socket.IO; write `on_disconnect`
+    ns.on[4] (event `chat:*`).emit[0].to: `room` is none of `everyone`, `others`, `sender`; rooms are `{ rooms = ["…"] }`, one socket is `{ id = "$0" }`
+    ns.on[4] (event `chat:*`).emit[1].to.rooms: the client chooses `$0`, so say which rooms: `allow = ["public-*"]`, or `member = true`; `allow = ["*"]` is any room
+    ns.on[4] (event `chat:*`).emit[2].to.rooms: names no room
+    ns.on[4] (event `chat:*`).emit[3].to.else: can never apply: no room comes from an argument
+    ns.on[4] (event `chat:*`).emit[4].to.id: socket ids are new at each connect, so this has to be a reference such as `$0`
+    ns.on[4] (event `chat:*`).emit[5].to: has to hold either `rooms` or `id`
+    ns.on[4] (event `chat:*`).emit[6].event: `connect` is reserved by Socket.IO; write `on_connect`
+    ns.on[4] (event `chat:*`).emit[7]: has no `to`
+    ns.on[4] (event `chat:*`).emit[8].args[0]: `$x` is no reference: there are `$0`, `$0.key`, `$*`, `$auth`, `$auth.key` and `$id` (`$$` writes a dollar sign)
+    ns.on[4] (event `chat:*`).emit[8].args[1]: `$0..a` is no reference: there are `$0`, `$0.key`, `$*`, `$auth`, `$auth.key` and `$id` (`$$` writes a dollar sign)
+    ns.on[4] (event `chat:*`).emit[8].args[2]: `$*` stands alone or in the list of arguments, not deeper
+    ns.on[4] (event `chat:*`).emit[8].args[3]: `_placeholder` is how Socket.IO marks binary data
+    ns.on[4] (event `chat:*`).emit[8].args[4]: is no number that JSON can write
+    ns.on[4] (event `chat:*`).emit[8].arsg: unknown key; the nearest known one is `args`
+    ns.on[4] (event `chat:*`).emit[9].args: is a string, not a list of arguments or `"$*"`
+    ns.on[4] (event `chat:*`).event: names one event, or all others with `*` alone
+    ns.on[5] (event `idle`): does nothing: write `emit`, `join`, `leave`, `ack` or `refuse`
+    ns.on[6] (event `both`): `refuse` refuses the event, so nothing else can be done
+    ns.on[7]: has no `event`
+    ns.on_connect[0].emit.args[0]: `$0`: only events have arguments
+    ns.on_connect[0].emit.args: `$*`: only events have arguments
+    ns.on_connect[1].join: every socket is in the room `$id` from connect to disconnect
+    ns.on_connect[2].leave: unknown key
+    ns.on_disconnect[0].emit.to: the sender is gone; rooms are `{ rooms = ["…"] }`, one socket is `{ id = "$0" }`
+    ns.on_disconnect[1].join: unknown key
+    "#);
 }
 
 #[test]
