@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::codec::Codec;
 use crate::config::{AdapterMode, ClusterConfig, Config};
 use crate::drain;
-use crate::engine::{Engine, EngineLimits};
+use crate::engine::{CloseReason, Engine, EngineLimits};
 use crate::hub::{Departures, Hub, Lanes, NamespaceChange, Namespaces};
 use crate::limit::AddressLimit;
 use crate::metrics::{EngineMetrics, HubMetrics, NodeMetrics, SocketMetrics};
@@ -217,6 +217,9 @@ impl App {
             self.gateway.hub().adapter().flush(STOP_TIMEOUT).await;
         }
         stop_accepting.cancel();
+        for session in self.engine.sessions() {
+            session.close(CloseReason::Drain);
+        }
         stop.cancel();
         stop_adapter.cancel();
         self.gateway.hub().lanes().close();

@@ -41,6 +41,7 @@ pub use self::session::Session;
 use self::session::Transport;
 use self::timer::Timer;
 pub use self::upgrade::Probe;
+pub use self::websocket::Connection;
 use self::websocket::{Input, Limits};
 use crate::config::EngineConfig;
 use crate::limit::AddressLimit;
@@ -340,8 +341,14 @@ impl Engine {
         session
     }
 
-    /// Runs a WebSocket connection to its end. `leftover` are bytes that came after the request.
-    pub async fn take_over(&self, takeover: Takeover, stream: TcpStream, leftover: Bytes) {
+    /// Makes a session's connection of a stream whose request was answered with 101. `received` are
+    /// bytes that came after the request. Answers nothing if the client failed to upgrade.
+    pub async fn take_over(
+        &self,
+        takeover: Takeover,
+        stream: TcpStream,
+        received: Bytes,
+    ) -> Option<Connection> {
         match takeover {
             Takeover::Open { address, permit } => {
                 let stream = Arc::new(stream);
@@ -349,9 +356,9 @@ impl Engine {
                 let session = self.open(address, permit, transport);
                 let open = handshake::open_packet(&self.core.config, session.id(), false);
                 session.send(&Frame::text(&open));
-                websocket::serve(session, stream, leftover.into()).await;
+                Some(Connection::new(session, stream, received.into()))
             }
-            Takeover::Upgrade(probe) => upgrade::serve(probe, stream, leftover.into()).await,
+            Takeover::Upgrade(probe) => upgrade::run(probe, stream, received.into()).await,
         }
     }
 }

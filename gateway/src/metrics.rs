@@ -22,7 +22,7 @@ adapter::metrics! {
         pub closed: IntCounterVec = "carillon_sessions_closed_total", ["reason"];
         /// Engine.IO requests refused by reason.
         pub refused: IntCounterVec = "carillon_requests_refused_total", ["reason"];
-        /// Bytes of Engine.IO packets handed to the kernel or to a poll.
+        /// Bytes of packets sent to clients, or queued for them, as WebSocket frames.
         pub bytes_sent: IntCounter = "carillon_sent_bytes_total";
     }
 }
@@ -36,6 +36,8 @@ adapter::metrics! {
         pub received_bytes: IntCounter = "carillon_received_bytes_total";
         /// Client events and connects refused by the rules, by reason.
         pub events_refused: IntCounterVec = "carillon_events_refused_total", ["reason"];
+        /// Answers sent to clients: acknowledgements and refused connects.
+        pub answered: IntCounter = "carillon_answers_sent_total";
         /// Events emitted by rules.
         pub emitted: IntCounter = "carillon_events_emitted_total";
     }
@@ -154,6 +156,10 @@ impl SocketMetrics {
 
     pub(crate) fn refused(&self, code: RefusalCode) {
         self.families.events_refused.with_label_values(&[code.as_str()]).inc();
+    }
+
+    pub(crate) fn answered(&self) {
+        self.families.answered.inc();
     }
 
     pub(crate) fn emitted(&self) {

@@ -20,9 +20,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use self::address::Resolver;
+use self::connection::Upgraded;
 use crate::config::ServerConfig;
-use crate::engine::{Answer, Engine};
-use crate::limit::AddressLimit;
+use crate::engine::{Answer, Connection, Engine};
+use crate::limit::{AddressLimit, AddressPermit};
 use crate::metrics::NodeMetrics;
 use crate::pages;
 use crate::readiness::Readiness;
@@ -123,20 +124,17 @@ impl PublicServer {
         };
         let server = self.clone();
         let tasks_of_websockets = tasks.clone();
-        let stop = stop.clone();
         self.metrics.connections.inc();
         let gauge = ConnectionGauge(self.metrics.connections.clone());
-        tasks.spawn_until(&stop.clone(), async move {
-            let _permit = permit;
-            if let Some(upgraded) = connection::serve(&server, stream, peer).await {
+        tasks.spawn_until(stop, async move {
+            let held = Held { _permit: permit.map(Box::new), _gauge: gauge };
+            let Some(upgraded) = connection::serve(&server, stream, peer).await else { return };
+            let Upgraded { takeover, stream, received } = upgraded;
+            let connection = server.engine.take_over(takeover, stream, received).await;
+            if let Some(connection) = connection {
                 // A task of its own: this one has grown to what HTTP needs, and an idle WebSocket
-                // would keep that for its whole life.
-                let engine = server.engine.clone();
-                let permit = _permit;
-                tasks_of_websockets.spawn_until(&stop, async move {
-                    let _held = (permit, gauge);
-                    engine.take_over(upgraded.takeover, upgraded.stream, upgraded.leftover).await;
-                });
+                // would keep that for its whole life. It ends with its session.
+                tasks_of_websockets.spawn(serve_websocket(connection, held));
             }
         });
     }
@@ -182,6 +180,17 @@ impl PublicServer {
             .unwrap_or_else(not_found)
             .into()
     }
+}
+
+async fn serve_websocket(connection: Connection, held: Held) {
+    connection.serve().await;
+    drop(held);
+}
+
+/// What a TCP connection holds until its end.
+struct Held {
+    _permit: Option<Box<AddressPermit>>,
+    _gauge: ConnectionGauge,
 }
 
 /// Falls with its connection.

@@ -202,6 +202,7 @@ impl Turn<'_> {
     /// to do, which is the usual case, else through the lane.
     fn answer(&mut self, kind: PacketKind, namespace: &str, id: Option<u64>, data: &EventData) {
         let lanes = self.gateway.hub.lanes();
+        self.gateway.metrics.answered();
         if self.state.queued {
             let lane = lanes.of(self.session.id());
             if !lane.is_idle() {

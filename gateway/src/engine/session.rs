@@ -151,6 +151,7 @@ impl Session {
             return;
         }
         let bytes_max = self.core.config().outbox_max;
+        self.core.metrics.sent(frame.websocket().len());
         let Inner { outbox, transport, .. } = &mut *inner;
         let result = match transport {
             Transport::WebSocket(stream) => outbox.send(frame, stream, bytes_max),
@@ -182,6 +183,7 @@ impl Session {
             self.close(CloseReason::SlowConsumer);
             return false;
         }
+        self.core.metrics.sent(frame.websocket().len());
         if let Transport::Polling(_) = inner.transport {
             self.blocked(&mut inner, 0);
             return false;
@@ -212,7 +214,12 @@ impl Session {
 
     /// Sends a frame only if it can leave at once, as `volatile` asks. Says whether it was taken.
     pub fn send_volatile(self: &Arc<Self>, frame: &Frame) -> bool {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        if inner.dirty && self.flush_locked(&mut inner).is_err() {
+            // What was pushed just before does not make a socket unwritable; a broken stream does,
+            // and whoever owes the flush will find that out.
+            return false;
+        }
         let writable = inner.phase == Phase::Open
             && inner.outbox.is_empty()
             && match &inner.transport {
@@ -242,6 +249,7 @@ impl Session {
         if written == replies.len() {
             inner.stalled_since = 0;
             drop(inner);
+            self.core.metrics.sent(written);
         } else if written == 0 {
             drop(inner);
             self.send(&Frame::from_websocket(replies.as_slice()));
@@ -251,6 +259,7 @@ impl Session {
             let rest = Frame::from_websocket(&replies[written..]);
             let pushed = inner.outbox.push(&rest, usize::MAX);
             debug_assert_eq!(pushed, Ok(()), "an unlimited outbox takes every frame");
+            self.core.metrics.sent(replies.len());
             self.blocked(&mut inner, written);
         }
         replies.clear();

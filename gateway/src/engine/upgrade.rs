@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::close::CloseReason;
 use super::frame;
 use super::session::{Phase, Session, Transport};
-use super::websocket::{self, Ended, Flow, Input, Reader, Stop};
+use super::websocket::{self, Connection, Ended, Flow, Input, Reader, Stop};
 
 /// The exclusive right to upgrade a session; given back when dropped.
 pub struct Probe(Arc<Session>);
@@ -46,7 +46,7 @@ impl Probe {
     fn switch(&self, stream: &Arc<TcpStream>) -> bool {
         let session = &self.0;
         let mut inner = session.lock();
-        if inner.phase == Phase::Closed || !matches!(inner.transport, Transport::Polling(_)) {
+        if inner.phase != Phase::Open || !matches!(inner.transport, Transport::Polling(_)) {
             return false;
         }
         let polling = std::mem::replace(&mut inner.transport, Transport::WebSocket(stream.clone()));
@@ -73,26 +73,31 @@ impl Drop for Probe {
     }
 }
 
-/// Runs the probe on a fresh WebSocket connection, then serves the session on it.
-pub async fn serve(probe: Probe, stream: TcpStream, leftover: Vec<u8>) {
+/// Runs the probe on a fresh WebSocket connection. Answers the session's connection, or nothing if
+/// the probe failed.
+pub async fn run(probe: Probe, stream: TcpStream, received: Vec<u8>) -> Option<Connection> {
     let stream = Arc::new(stream);
-    match Box::pin(run(&probe, &stream, leftover)).await {
-        Some(leftover) => {
-            let session = probe.0.clone();
-            drop(probe);
-            websocket::serve(session, stream, leftover).await;
-        }
+    let upgraded = until_upgrade(&probe, &stream, received).await;
+    let session = probe.0.clone();
+    drop(probe);
+    match upgraded {
+        Some(received) => Some(Connection::new(session, stream, received)),
         None => {
-            drop(probe);
-            Box::pin(websocket::goodbye(&stream, None)).await;
+            websocket::goodbye(&stream, None).await;
+            None
         }
     }
 }
 
 /// Answers the bytes that came after the upgrade packet, or nothing if the probe failed.
-async fn run(probe: &Probe, stream: &Arc<TcpStream>, mut leftover: Vec<u8>) -> Option<Vec<u8>> {
+async fn until_upgrade(
+    probe: &Probe,
+    stream: &Arc<TcpStream>,
+    received: Vec<u8>,
+) -> Option<Vec<u8>> {
     let core = &probe.0.core;
-    let mut reader = Reader::new(core.reader_limits());
+    let limits = core.reader_limits();
+    let mut reader = Reader::new(received);
     let mut probed = false;
     let mut handle = |input: Input<'_>, replies: &mut Vec<u8>| -> Flow {
         match input {
@@ -114,11 +119,14 @@ async fn run(probe: &Probe, stream: &Arc<TcpStream>, mut leftover: Vec<u8>) -> O
     };
     let steps = async {
         if let ControlFlow::Break(stop) =
-            websocket::feed(&mut reader, &mut leftover, &mut handle, &mut answer)
+            websocket::feed(&mut reader, &mut [], limits, &mut handle, &mut answer)
         {
             return stop;
         }
-        poll_fn(|cx| websocket::poll_read(stream, &mut reader, &mut handle, &mut answer, cx)).await
+        poll_fn(|cx| {
+            websocket::poll_read(stream, &mut reader, limits, &mut handle, &mut answer, cx)
+        })
+        .await
     };
     let stop = tokio::time::timeout(core.config().upgrade_timeout, steps).await.ok()?;
     (matches!(stop, Stop::Pause) && probe.switch(stream)).then(|| reader.take_partial())

@@ -67,11 +67,10 @@ pub(super) struct Limits {
 
 /// Reassembles messages from what arrives.
 pub(super) struct Reader {
-    /// Bytes of a frame that has not fully arrived.
+    /// Bytes that were received and not handled, mostly of a frame that has not fully arrived.
     partial: Vec<u8>,
     /// A message of several frames.
     fragments: Option<Box<Fragments>>,
-    limits: Limits,
 }
 
 struct Fragments {
@@ -90,8 +89,9 @@ pub(super) enum Stop {
 }
 
 impl Reader {
-    pub(super) fn new(limits: Limits) -> Self {
-        Self { partial: Vec::new(), fragments: None, limits }
+    /// A reader to which `partial` was given already.
+    pub(super) fn new(partial: Vec<u8>) -> Self {
+        Self { partial, fragments: None }
     }
 
     /// Bytes that were read but not handled.
@@ -104,11 +104,12 @@ impl Reader {
     pub(super) fn feed(
         &mut self,
         bytes: &mut [u8],
+        limits: Limits,
         replies: &mut Vec<u8>,
         handle: &mut impl FnMut(Input<'_>, &mut Vec<u8>) -> Flow,
     ) -> Flow {
         if self.partial.is_empty() {
-            let (consumed, flow) = self.process(bytes, replies, handle);
+            let (consumed, flow) = self.process(bytes, limits, replies, handle);
             if !matches!(flow, ControlFlow::Break(Stop::End(_))) {
                 self.partial.extend_from_slice(&bytes[consumed..]);
             }
@@ -116,7 +117,7 @@ impl Reader {
         }
         let mut partial = std::mem::take(&mut self.partial);
         partial.extend_from_slice(bytes);
-        let (consumed, flow) = self.process(&mut partial, replies, handle);
+        let (consumed, flow) = self.process(&mut partial, limits, replies, handle);
         if consumed < partial.len() {
             partial.drain(..consumed);
             self.partial = partial;
@@ -128,13 +129,14 @@ impl Reader {
     fn process(
         &mut self,
         bytes: &mut [u8],
+        limits: Limits,
         replies: &mut Vec<u8>,
         handle: &mut impl FnMut(Input<'_>, &mut Vec<u8>) -> Flow,
     ) -> (usize, Flow) {
         let mut consumed = 0;
         loop {
             let rest = &mut bytes[consumed..];
-            let header = match self.next_header(rest) {
+            let header = match self.next_header(rest, limits) {
                 Ok(Some(header)) => header,
                 Ok(None) => return (consumed, ControlFlow::Continue(())),
                 Err(ended) => return (consumed, ControlFlow::Break(Stop::End(ended))),
@@ -148,23 +150,21 @@ impl Reader {
                 frame::unmask(payload, mask);
             }
             consumed += end;
-            match self.on_frame(&header, payload, replies, handle) {
+            match self.on_frame(&header, payload, limits, replies, handle) {
                 ControlFlow::Continue(()) => {}
                 stop => return (consumed, stop),
             }
         }
     }
 
-    fn next_header(&self, bytes: &[u8]) -> Result<Option<FrameHeader>, Ended> {
+    fn next_header(&self, bytes: &[u8], limits: Limits) -> Result<Option<FrameHeader>, Ended> {
         let header = frame::parse_header(bytes).map_err(protocol_error)?;
         let Some(header) = header else { return Ok(None) };
         if header.mask.is_none() {
             return Err(Ended::Protocol(1002));
         }
         let assembled = self.fragments.as_ref().map_or(0, |fragments| fragments.payload.len());
-        if header.payload_len
-            > (self.limits.max_payload - assembled.min(self.limits.max_payload)) as u64
-        {
+        if header.payload_len > limits.max_payload.saturating_sub(assembled) as u64 {
             return Err(Ended::Protocol(1009));
         }
         Ok(Some(header))
@@ -174,6 +174,7 @@ impl Reader {
         &mut self,
         header: &FrameHeader,
         payload: &[u8],
+        limits: Limits,
         replies: &mut Vec<u8>,
         handle: &mut impl FnMut(Input<'_>, &mut Vec<u8>) -> Flow,
     ) -> Flow {
@@ -193,7 +194,7 @@ impl Reader {
             }
             Opcode::Continuation => match self.fragments.take() {
                 Some(fragments) => {
-                    self.on_fragment(fragments, header.fin, payload, replies, handle)
+                    self.on_fragment(fragments, header.fin, payload, limits, replies, handle)
                 }
                 None => ControlFlow::Break(Stop::End(Ended::Protocol(1002))),
             },
@@ -204,7 +205,7 @@ impl Reader {
             opcode if header.fin => deliver(opcode, payload, replies, handle),
             opcode => {
                 let fragments = Fragments { opcode, payload: Vec::new(), n_frames: 0 };
-                self.on_fragment(Box::new(fragments), false, payload, replies, handle)
+                self.on_fragment(Box::new(fragments), false, payload, limits, replies, handle)
             }
         }
     }
@@ -214,12 +215,13 @@ impl Reader {
         mut fragments: Box<Fragments>,
         fin: bool,
         payload: &[u8],
+        limits: Limits,
         replies: &mut Vec<u8>,
         handle: &mut impl FnMut(Input<'_>, &mut Vec<u8>) -> Flow,
     ) -> Flow {
         fragments.payload.extend_from_slice(payload);
         fragments.n_frames += 1;
-        if fragments.n_frames > self.limits.frames_per_message_max {
+        if fragments.n_frames > limits.frames_per_message_max {
             return ControlFlow::Break(Stop::End(Ended::Protocol(1008)));
         }
         if fin {
@@ -258,6 +260,7 @@ fn deliver(
 pub(super) fn poll_read(
     stream: &TcpStream,
     reader: &mut Reader,
+    limits: Limits,
     handle: &mut impl FnMut(Input<'_>, &mut Vec<u8>) -> Flow,
     answer: &mut impl FnMut(&mut Vec<u8>),
     cx: &mut Context<'_>,
@@ -269,7 +272,7 @@ pub(super) fn poll_read(
         }
         let flow = BUFFER.with_borrow_mut(|buffer| match read_once(stream, buffer) {
             Ok(0) => ControlFlow::Break(Stop::End(Ended::Peer)),
-            Ok(n) => feed(reader, &mut buffer[..n], handle, answer),
+            Ok(n) => feed(reader, &mut buffer[..n], limits, handle, answer),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(Stop::End(ended_by(&error))),
         });
@@ -285,11 +288,12 @@ pub(super) fn poll_read(
 pub(super) fn feed(
     reader: &mut Reader,
     bytes: &mut [u8],
+    limits: Limits,
     handle: &mut impl FnMut(Input<'_>, &mut Vec<u8>) -> Flow,
     answer: &mut impl FnMut(&mut Vec<u8>),
 ) -> Flow {
     REPLIES.with_borrow_mut(|replies| {
-        let flow = reader.feed(bytes, replies, handle);
+        let flow = reader.feed(bytes, limits, replies, handle);
         answer(replies);
         replies.clear();
         if replies.capacity() > READ_BUFFER {
@@ -327,70 +331,81 @@ pub(super) fn reset_on_close(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Serves a session's connection until either ends. `leftover` came with the handshake.
-pub(super) async fn serve(session: Arc<Session>, stream: Arc<TcpStream>, mut leftover: Vec<u8>) {
-    let mut reader = Reader::new(session.core.reader_limits());
-    let ended = loop {
-        let step = if leftover.is_empty() {
-            poll_fn(|cx| poll_session(&session, &stream, &mut reader, cx)).await
-        } else {
-            let mut bytes = std::mem::take(&mut leftover);
-            let answer = &mut |replies: &mut Vec<u8>| session.send_replies(replies);
-            match feed(&mut reader, &mut bytes, &mut handler(&session), answer) {
-                ControlFlow::Continue(()) => continue,
-                ControlFlow::Break(stop) => stop,
-            }
-        };
-        match step {
-            Stop::End(ended) => break ended,
-            Stop::Pause => match Box::pin(wait_for_room(&session)).await {
-                Ok(()) => leftover = reader.take_partial(),
-                Err(ended) => break ended,
-            },
-        }
-    };
-    // Boxed, like the wait above, because an idle connection pays for the largest state of its task.
-    Box::pin(end(&session, &stream, ended)).await;
+/// The WebSocket connection of a session.
+pub struct Connection {
+    session: Arc<Session>,
+    stream: Arc<TcpStream>,
+    reader: Reader,
 }
 
-fn poll_session(
+impl Connection {
+    /// A connection on which `received` has arrived and not been handled.
+    pub(super) fn new(session: Arc<Session>, stream: Arc<TcpStream>, received: Vec<u8>) -> Self {
+        Self { session, stream, reader: Reader::new(received) }
+    }
+
+    /// Serves the session until either ends. An idle connection pays for the largest state of this
+    /// future, so the waits that are rare are boxed.
+    pub async fn serve(mut self) {
+        let mut resume = !self.reader.partial.is_empty();
+        let ended = loop {
+            match poll_fn(|cx| self.poll(std::mem::take(&mut resume), cx)).await {
+                Stop::End(ended) => break ended,
+                Stop::Pause => match Box::pin(wait_for_room(&self.session)).await {
+                    Ok(()) => resume = true,
+                    Err(ended) => break ended,
+                },
+            }
+        };
+        Box::pin(end(self.session, self.stream, ended)).await;
+    }
+
+    fn poll(&mut self, resume: bool, cx: &mut Context<'_>) -> Poll<Stop> {
+        let Self { session, stream, reader } = self;
+        session.waker.register(cx.waker());
+        if let Some(stop) = std::task::ready!(poll_outbox(session, stream, cx)) {
+            return Poll::Ready(stop);
+        }
+        let limits = session.core.reader_limits();
+        let mut handle = handler(session);
+        let mut answer = |replies: &mut Vec<u8>| session.send_replies(replies);
+        if resume
+            && let ControlFlow::Break(stop) =
+                feed(reader, &mut [], limits, &mut handle, &mut answer)
+        {
+            return Poll::Ready(stop);
+        }
+        poll_read(stream, reader, limits, &mut handle, &mut answer, cx)
+    }
+}
+
+/// Writes what the kernel did not take before. Ready with nothing while the session is open and may
+/// be read; pending while only what is left of its outbox matters.
+fn poll_outbox(
     session: &Arc<Session>,
     stream: &TcpStream,
-    reader: &mut Reader,
     cx: &mut Context<'_>,
-) -> Poll<Stop> {
-    session.waker.register(cx.waker());
+) -> Poll<Option<Stop>> {
     let mut inner = session.lock();
     let phase = inner.phase;
     if phase == Phase::Closed {
-        return Poll::Ready(Stop::End(Ended::Closed));
+        return Poll::Ready(Some(Stop::End(Ended::Closed)));
     }
-    if !inner.outbox.is_empty() {
-        // The kernel did not take everything: go on when it does.
-        loop {
-            match stream.poll_write_ready(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Err(error)) => return Poll::Ready(Stop::End(ended_by(&error))),
-                Poll::Ready(Ok(())) => {}
+    while !inner.outbox.is_empty() {
+        match stream.poll_write_ready(cx) {
+            Poll::Pending => break,
+            Poll::Ready(Err(error)) => return Poll::Ready(Some(Stop::End(ended_by(&error)))),
+            Poll::Ready(Ok(())) if session.flush_locked(&mut inner).is_err() => {
+                return Poll::Ready(Some(Stop::End(Ended::Broken)));
             }
-            if session.flush_locked(&mut inner).is_err() {
-                return Poll::Ready(Stop::End(Ended::Broken));
-            }
-            if inner.outbox.is_empty() {
-                break;
-            }
+            Poll::Ready(Ok(())) => {}
         }
     }
-    if phase == Phase::Closing {
-        return if inner.outbox.is_empty() {
-            Poll::Ready(Stop::End(Ended::Closed))
-        } else {
-            Poll::Pending
-        };
+    match phase {
+        Phase::Closing if inner.outbox.is_empty() => Poll::Ready(Some(Stop::End(Ended::Closed))),
+        Phase::Closing => Poll::Pending,
+        _ => Poll::Ready(None),
     }
-    drop(inner);
-    let answer = &mut |replies: &mut Vec<u8>| session.send_replies(replies);
-    poll_read(stream, reader, &mut handler(session), answer, cx)
 }
 
 fn handler(session: &Arc<Session>) -> impl FnMut(Input<'_>, &mut Vec<u8>) -> Flow {
@@ -411,7 +426,7 @@ async fn wait_for_room(session: &Arc<Session>) -> Result<(), Ended> {
 }
 
 /// Ends the session, says goodbye on the wire if the peer can still hear it, and drops the stream.
-async fn end(session: &Arc<Session>, stream: &TcpStream, ended: Ended) {
+async fn end(session: Arc<Session>, stream: Arc<TcpStream>, ended: Ended) {
     let code = match ended {
         Ended::Peer => {
             session.close(CloseReason::TransportClose);
@@ -433,7 +448,7 @@ async fn end(session: &Arc<Session>, stream: &TcpStream, ended: Ended) {
         Ended::Closed => None,
     };
     session.finish();
-    goodbye(stream, code).await;
+    goodbye(&stream, code).await;
 }
 
 /// Sends a close frame, then waits a little for the peer to do the same: a socket that is dropped

@@ -27,7 +27,7 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub struct Upgraded {
     pub takeover: Takeover,
     pub stream: TcpStream,
-    pub leftover: Bytes,
+    pub received: Bytes,
 }
 
 /// Serves HTTP on a connection until it ends, or becomes something else.
@@ -77,7 +77,7 @@ pub async fn serve(
     let parts = connection.into_parts();
     let stream = parts.io.into_inner();
     match takeover {
-        Some(takeover) if served => Some(Upgraded { takeover, stream, leftover: parts.read_buf }),
+        Some(takeover) if served => Some(Upgraded { takeover, stream, received: parts.read_buf }),
         _ => {
             // Dropping ends the connection; a response that was not read yet is not worth a wait.
             drop(stream);
