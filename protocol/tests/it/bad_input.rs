@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use protocol::{
     engine, frame,
-    msgpack::decode_packet,
+    msgpack::{TranscodeError, decode_packet},
     socket::{self, Event, Packet, PacketKind},
 };
 
@@ -161,7 +161,7 @@ fn text_messages_come_out_as_listed() {
         ("W40", "47".into(), Closed("unknown_kind")),
         ("W40 nine", r#"49["a"]"#.into(), Closed("unknown_kind")),
         ("W40 nothing", "4".into(), Closed("unknown_kind")),
-        ("W40 zero byte", "4\02".into(), Closed("unknown_kind")),
+        ("W40 zero byte", "4\x002".into(), Closed("unknown_kind")),
         ("W41", r#"42["a","\ud800"]"#.into(), delivered("a")),
         ("W41 as the name", r#"42["\ud800"]"#.into(), delivered("\u{fffd}")),
         ("W42", r#"42["a","\x"]"#.into(), Closed("invalid_data")),
@@ -325,7 +325,7 @@ fn msgpack_packets_come_out_as_listed() {
         ("c1", vec![0xc1], Err("unknown_marker")),
     ];
     for (row, bytes, expected) in rows {
-        let got = decode_packet(bytes, ATTACHMENTS_MAX).map(drop).map_err(|error| error.kind());
+        let got = decode_packet(bytes, ATTACHMENTS_MAX).map(drop).map_err(TranscodeError::kind);
         assert_eq!(got, *expected, "{row}");
     }
 }
