@@ -144,6 +144,11 @@ impl App {
         Ok((self.public_listener.local_addr()?, self.internal_listener.local_addr()?))
     }
 
+    /// The sockets of this node and the way to all others, for programs that embed it.
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
     /// Runs the node until an order to drain has been carried out.
     pub async fn run(
         self,

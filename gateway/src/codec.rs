@@ -25,25 +25,30 @@ impl Codec {
         self.0
     }
 
-    /// An event.
-    pub fn event(self, namespace: &str, data: &EventData) -> Frame {
-        self.frame(PacketKind::Event, namespace, data)
+    /// An event; with an id it asks for an acknowledgement.
+    pub fn event(self, namespace: &str, id: Option<u64>, data: &EventData) -> Frame {
+        self.frame(PacketKind::Event, namespace, id, data)
     }
 
     /// The answer to a CONNECT.
     pub fn connect(self, namespace: &str, sid: &str) -> Frame {
         let json = json!({ "sid": sid }).to_string().into();
-        self.frame(PacketKind::Connect, namespace, &EventData { json, attachments: Vec::new() })
+        self.frame(
+            PacketKind::Connect,
+            namespace,
+            None,
+            &EventData { json, attachments: Vec::new() },
+        )
     }
 
     /// The end of a socket, which clients do not answer with a reconnect.
     pub fn disconnect(self, namespace: &str) -> Frame {
-        self.frame(PacketKind::Disconnect, namespace, &EventData::default())
+        self.frame(PacketKind::Disconnect, namespace, None, &EventData::default())
     }
 
-    fn frame(self, kind: PacketKind, namespace: &str, data: &EventData) -> Frame {
+    fn frame(self, kind: PacketKind, namespace: &str, id: Option<u64>, data: &EventData) -> Frame {
         let mut out = Vec::with_capacity(data.json.len() + namespace.len() + 32);
-        self.append(&mut out, kind, namespace, None, data);
+        self.append(&mut out, kind, namespace, id, data);
         Frame::from_websocket(out)
     }
 

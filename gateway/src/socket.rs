@@ -188,8 +188,7 @@ impl Turn<'_> {
             PacketKind::Connect => self.connect(packet),
             PacketKind::Disconnect => self.disconnect(packet),
             PacketKind::Event | PacketKind::BinaryEvent => self.event(packet, attachments),
-            // An answer to a question nobody asked, or not any more.
-            PacketKind::Ack | PacketKind::BinaryAck => Ok(()),
+            PacketKind::Ack | PacketKind::BinaryAck => self.ack(packet, attachments),
             PacketKind::ConnectError => Err(CloseReason::ParseError),
         }
     }

@@ -70,7 +70,7 @@ impl CloseReason {
     /// none (1005) when it closes a session.
     pub fn websocket_code(self) -> Option<u16> {
         match self {
-            Self::SlowConsumer | Self::Overload => Some(1013),
+            Self::Overload => Some(1013),
             _ => None,
         }
     }

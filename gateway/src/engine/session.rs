@@ -437,6 +437,9 @@ impl Session {
         self.inbound().closed(self, reason);
         if closed {
             self.finish();
+        } else {
+            // The connection's task hands over what is left, and ends.
+            self.waker.wake();
         }
     }
 

@@ -14,6 +14,7 @@ use futures_util::task::AtomicWaker;
 use protocol::id::Id;
 use tokio::sync::{Notify, mpsc};
 
+use super::ack::Question;
 use super::namespace::Namespace;
 use super::room::{Member, Members, Socket};
 use crate::engine::{CloseReason, Frame, Session};
@@ -79,6 +80,16 @@ pub struct Broadcast {
     pub frame: Frame,
     /// Whether it may be dropped for a socket that is not writable.
     pub volatile: bool,
+    /// Set when the sockets are asked for an acknowledgement.
+    pub question: Option<Asked>,
+}
+
+/// A question on its way through a lane.
+pub struct Asked {
+    /// Where the sockets that are asked are noted.
+    pub question: Arc<Question>,
+    /// Dropped once they are.
+    pub done: mpsc::Sender<()>,
 }
 
 /// A change of one socket's rooms.
@@ -372,6 +383,9 @@ impl Lane {
         let Self { dirty, deliveries, metrics, epoch, .. } = self;
         members.select(&broadcast.selection, epoch, |member: &Member| {
             *deliveries += n_packets;
+            if let Some(asked) = &broadcast.question {
+                asked.question.ask(member.socket.id());
+            }
             if broadcast.volatile {
                 if !member.session.send_volatile(&frame) {
                     metrics.volatile_dropped();
@@ -456,6 +470,8 @@ impl Broadcast {
     fn merges_with(&self, next: &Self) -> bool {
         !self.volatile
             && !next.volatile
+            && self.question.is_none()
+            && next.question.is_none()
             && self.namespace.index() == next.namespace.index()
             && (Arc::ptr_eq(&self.selection, &next.selection) || self.selection == next.selection)
     }

@@ -7,7 +7,8 @@ use protocol::id::{Id, NodeTag};
 use protocol::socket::EventData;
 use tokio::sync::mpsc;
 
-use super::lane::{Action, Broadcast, Command, Departures, Lane, LaneQueue};
+use super::ack::{Question, Questions};
+use super::lane::{Action, Asked, Broadcast, Command, Departures, Lane, LaneQueue};
 use super::namespace::{Namespace, Namespaces};
 use crate::codec::Codec;
 use crate::config::OnGap;
@@ -21,6 +22,7 @@ pub struct Lanes {
     tag: NodeTag,
     on_gap: OnGap,
     metrics: HubMetrics,
+    questions: Questions,
 }
 
 impl Lanes {
@@ -34,7 +36,8 @@ impl Lanes {
         metrics: HubMetrics,
     ) -> Self {
         let queues = std::iter::repeat_with(|| Arc::new(LaneQueue::new())).take(n_lanes).collect();
-        Self { queues, namespaces, codec, tag, on_gap, metrics }
+        let questions = Questions::default();
+        Self { queues, namespaces, codec, tag, on_gap, metrics, questions }
     }
 
     /// The tasks of all lanes, each to be run once.
@@ -97,7 +100,7 @@ impl Lanes {
         flags: Flags,
         data: &EventData,
     ) {
-        let frame = self.codec.event(namespace.name(), data);
+        let frame = self.codec.event(namespace.name(), None, data);
         let volatile = flags.volatile;
         if let Some(id) = self.single_id(namespace, &selection) {
             let lane = self.of(id);
@@ -111,8 +114,40 @@ impl Lanes {
                 selection: selection.clone(),
                 frame: frame.clone(),
                 volatile,
+                question: None,
             }));
         }
+    }
+
+    /// The events of this node that wait for acknowledgements.
+    pub fn questions(&self) -> &Questions {
+        &self.questions
+    }
+
+    /// Sends an event with the acknowledgement id `id` and returns once every lane has noted whom it
+    /// asked.
+    pub(super) async fn ask(
+        &self,
+        namespace: &Arc<Namespace>,
+        selection: Selection,
+        data: &EventData,
+        id: u64,
+        question: &Arc<Question>,
+    ) {
+        let frame = self.codec.event(namespace.name(), Some(id), data);
+        let selection = Arc::new(selection);
+        let (done, mut all_done) = mpsc::channel(1);
+        for queue in &self.queues {
+            queue.push(Command::Broadcast(Broadcast {
+                namespace: namespace.clone(),
+                selection: selection.clone(),
+                frame: frame.clone(),
+                volatile: false,
+                question: Some(Asked { question: question.clone(), done: done.clone() }),
+            }));
+        }
+        drop(done);
+        let _ = all_done.recv().await;
     }
 
     /// The one socket of this node that is selected by its id alone: one lane can serve it, unless

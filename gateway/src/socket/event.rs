@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use adapter::{Flags, RoomName, Selection};
 use bytes::Bytes;
-use protocol::socket::{Event, EventData, Packet, PacketKind, check_placeholders};
+use protocol::socket::{Event, EventData, Packet, PacketKind, check_placeholders, parse_args};
 use smallvec::SmallVec;
 
 use super::{Gateway, Turn};
@@ -53,6 +53,24 @@ impl Turn<'_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Takes a client's answer. One to a question that nobody asked, or not any more, is ignored.
+    pub(super) fn ack(
+        &mut self,
+        packet: &Packet<'_>,
+        attachments: &[Bytes],
+    ) -> Result<(), CloseReason> {
+        let socket = self.find(packet.namespace).ok_or(CloseReason::ParseError)?;
+        let id = packet.id.ok_or(CloseReason::ParseError)?;
+        parse_args(packet.data).map_err(|_| CloseReason::ParseError)?;
+        if packet.kind == PacketKind::BinaryAck {
+            check_placeholders(packet.data, attachments.len())
+                .map_err(|_| CloseReason::ParseError)?;
+        }
+        let answer = EventData { json: packet.data.into(), attachments: attachments.to_vec() };
+        self.gateway.hub.lanes().questions().answer(id, socket.id(), answer);
         Ok(())
     }
 
