@@ -173,6 +173,12 @@ impl App {
         let token = stop.clone();
         background.spawn(async move { engine.run(token).await });
 
+        if self.config.demo {
+            tracing::info!(
+                event = "demo",
+                "the built-in demo is on: a chat page at / that anybody who reaches it can use"
+            );
+        }
         let public_server = PublicServer::new(
             self.engine.clone(),
             self.gateway.clone(),

@@ -56,6 +56,10 @@ async fn close_sessions(engine: &Engine, spread: Duration) {
     let mut interval = tokio::time::interval((spread / STEPS).max(Duration::from_millis(1)));
     for steps_left in (1..=STEPS).rev() {
         interval.tick().await;
+        if engine.n_sessions() == 0 {
+            // The balancers have had `ready_delay` to send new clients elsewhere.
+            return;
+        }
         let share = engine.n_sessions().div_ceil(steps_left as usize);
         close_some(engine, share);
     }

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 }
 
 fn read_command() -> Result<Command, cli::CliError> {
-    cli::parse(std::env::args_os(), std::env::vars())
+    cli::parse(std::env::args_os(), std::env::vars_os())
 }
 
 fn print(text: &str) {
