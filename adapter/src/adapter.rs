@@ -1,7 +1,8 @@
 //! Selections and events on one side, the other nodes on the other.
 
 use crate::{
-    AdapterConfig, AdapterError, AdapterMetrics, Flags, Local, Mode, Selection, memory::Memory,
+    AdapterConfig, AdapterError, AdapterMetrics, Flags, Local, Mode, Selection, classic::Classic,
+    memory::Memory,
 };
 use protocol::socket::EventData;
 use std::{sync::Arc, time::Duration};
@@ -60,56 +61,76 @@ pub enum LinkState {
 
 /// The way to the sockets of other nodes. Cheap to clone.
 pub struct Adapter<L> {
-    inner: Arc<Inner<L>>,
+    mode: AdapterMode<L>,
 }
 
-enum Inner<L> {
-    Memory(Memory, std::marker::PhantomData<fn() -> L>),
+enum AdapterMode<L> {
+    Memory(Arc<Memory>),
+    Classic(Arc<Classic<L>>),
 }
 
 impl<L> Clone for Adapter<L> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner) }
+        let mode = match &self.mode {
+            AdapterMode::Memory(memory) => AdapterMode::Memory(Arc::clone(memory)),
+            AdapterMode::Classic(classic) => AdapterMode::Classic(Arc::clone(classic)),
+        };
+        Self { mode }
     }
 }
 
 impl<L: Local> Adapter<L> {
     /// Makes an adapter over the sockets of this node. Nothing is connected before [`run`](Self::run).
     pub fn new(
-        _local: Arc<L>,
+        local: Arc<L>,
         config: AdapterConfig,
-        _metrics: AdapterMetrics,
+        metrics: AdapterMetrics,
     ) -> Result<Self, AdapterError> {
         config.check()?;
-        let inner = match config.mode {
-            Mode::Memory => Inner::Memory(Memory::new(), std::marker::PhantomData),
-            Mode::Redis => return Err(AdapterError::RedisMissing),
+        let mode = match config.mode {
+            Mode::Memory => AdapterMode::Memory(Arc::new(Memory::new())),
+            Mode::Redis => AdapterMode::Classic(Arc::new(Classic::new(local, config, metrics)?)),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { mode })
     }
 
     /// Works until the shutdown: keeps the link to Redis, publishes, and delivers what other nodes send.
+    /// To be called once.
     pub async fn run(&self, shutdown: CancellationToken) {
-        shutdown.cancelled().await;
+        match &self.mode {
+            AdapterMode::Memory(_) => shutdown.cancelled().await,
+            AdapterMode::Classic(classic) => classic.run(&shutdown).await,
+        }
     }
 
     /// Begins to receive for a namespace. Never waits; the subscription follows.
-    pub fn open_namespace(&self, _ns: &str) {}
+    pub fn open_namespace(&self, ns: &str) {
+        match &self.mode {
+            AdapterMode::Memory(_) => {}
+            AdapterMode::Classic(classic) => classic.open_namespace(ns),
+        }
+    }
 
     /// Stops receiving for a namespace. Never waits.
-    pub fn close_namespace(&self, _ns: &str) {}
+    pub fn close_namespace(&self, ns: &str) {
+        match &self.mode {
+            AdapterMode::Memory(_) => {}
+            AdapterMode::Classic(classic) => classic.close_namespace(ns),
+        }
+    }
 
     /// Sends an event to the other nodes. Local delivery is done by the caller before this call. Never
     /// waits.
     pub fn broadcast(
         &self,
-        _ns: &str,
-        _selection: &Selection,
-        _flags: Flags,
-        _data: &EventData,
+        ns: &str,
+        selection: &Selection,
+        flags: Flags,
+        data: &EventData,
     ) -> Published {
-        match &*self.inner {
-            Inner::Memory(memory, _) => memory.broadcast(),
+        match &self.mode {
+            AdapterMode::Memory(memory) => memory.broadcast(),
+            AdapterMode::Classic(classic) => classic.broadcast(ns, selection, flags, data),
         }
     }
 
@@ -124,14 +145,20 @@ impl<L: Local> Adapter<L> {
     }
 
     /// Waits until everything queued so far is published and answered, or the time is over. Says whether
-    /// everything was.
-    pub async fn flush(&self, _deadline: Duration) -> bool {
-        true
+    /// everything was. What is queued later is waited for too.
+    pub async fn flush(&self, deadline: Duration) -> bool {
+        match &self.mode {
+            AdapterMode::Memory(_) => true,
+            AdapterMode::Classic(classic) => {
+                tokio::time::timeout(deadline, classic.flushed()).await.is_ok()
+            }
+        }
     }
 
     fn link_sender(&self) -> &watch::Sender<LinkState> {
-        match &*self.inner {
-            Inner::Memory(memory, _) => memory.link(),
+        match &self.mode {
+            AdapterMode::Memory(memory) => memory.link(),
+            AdapterMode::Classic(classic) => classic.link(),
         }
     }
 }

@@ -1,0 +1,246 @@
+//! Publishes in order over one connection.
+
+use super::redis::LinkError;
+use crate::{AdapterConfig, AdapterMetrics, LostReason};
+use prometheus::{IntCounter, IntGauge};
+use redis::{Value, aio::MultiplexedConnection};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::Notify,
+    time::{self, Instant},
+};
+
+/// How many messages go out at once: enough to make the round trip not matter, few enough that those behind
+/// them do not wait long for the answers.
+const BATCH_FRAMES_MAX: usize = 512;
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// The messages that wait to be published.
+pub(super) struct PublishQueue {
+    state: Mutex<State>,
+    /// Something came, or something was answered.
+    changed: Notify,
+    idle: Notify,
+    frames_max: usize,
+    bytes_max: usize,
+    timeout: Duration,
+    metrics: Metrics,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Outgoing>,
+    bytes: usize,
+    unanswered: usize,
+}
+
+struct Outgoing {
+    channel: String,
+    payload: Vec<u8>,
+    queued: Instant,
+}
+
+struct Metrics {
+    depth: IntGauge,
+    accepted: IntCounter,
+    refused: IntCounter,
+    unknown: IntCounter,
+    expired: IntCounter,
+}
+
+impl PublishQueue {
+    pub(super) fn new(config: &AdapterConfig, metrics: &AdapterMetrics) -> Self {
+        let result = |result| metrics.cluster_published_total.with_label_values(&[result]);
+        metrics.publish_queue_limit.set(config.publish_queue_frames as i64);
+        Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            idle: Notify::new(),
+            frames_max: config.publish_queue_frames,
+            bytes_max: config.publish_queue_bytes,
+            timeout: config.publish_timeout,
+            metrics: Metrics {
+                depth: metrics.publish_queue_depth.clone(),
+                accepted: result("accepted"),
+                refused: result("refused"),
+                unknown: result("unknown"),
+                expired: result("expired"),
+            },
+        }
+    }
+
+    pub(super) fn push(&self, channel: String, payload: Vec<u8>) -> Result<(), LostReason> {
+        let mut state = self.state();
+        let bytes = state.bytes + payload.len();
+        if state.waiting.len() >= self.frames_max || bytes > self.bytes_max {
+            return Err(LostReason::QueueFull);
+        }
+        state.bytes = bytes;
+        state.waiting.push_back(Outgoing { channel, payload, queued: Instant::now() });
+        drop(state);
+        self.metrics.depth.inc();
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Publishes what comes, until Redis does not answer.
+    pub(super) async fn keep_publishing(
+        &self,
+        mut connection: MultiplexedConnection,
+    ) -> Result<Infallible, LinkError> {
+        loop {
+            let batch = self.take_batch();
+            if batch.is_empty() {
+                self.changed.notified().await;
+            } else {
+                self.publish(&mut connection, &batch).await?;
+            }
+        }
+    }
+
+    /// One pipeline, and the answers to all of it. What may have been sent is never sent again: a second
+    /// delivery is worse than none, because nobody can tell it from two messages.
+    async fn publish(
+        &self,
+        connection: &mut MultiplexedConnection,
+        batch: &[Outgoing],
+    ) -> Result<(), LinkError> {
+        let mut pipeline = redis::Pipeline::with_capacity(batch.len());
+        for frame in batch {
+            pipeline.cmd("PUBLISH").arg(&frame.channel).arg(&frame.payload);
+        }
+        // Also when this future is dropped half-way: then nobody knows the result.
+        let mut answered = Unanswered { queue: self, left: batch.len() };
+        let answers = connection
+            .send_packed_commands(&pipeline, 0, batch.len())
+            .await
+            .map_err(|error| LinkError::of_channel("PUBLISH", &batch[0].channel, error))?;
+        for (answer, frame) in answers.into_iter().zip(batch) {
+            answered.left -= 1;
+            match answer.extract_error() {
+                Ok(Value::Int(_)) => self.metrics.accepted.inc(),
+                Ok(_) => self.metrics.unknown.inc(),
+                Err(error) => {
+                    self.metrics.refused.inc();
+                    self.refused(&frame.channel, error)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A missing grant for one namespace must not take the link from the others; it is told each time, as the
+    /// log is the only place where it can be seen.
+    fn refused(&self, channel: &str, error: redis::RedisError) -> Result<(), LinkError> {
+        match LinkError::of_channel("PUBLISH", channel, error) {
+            error @ LinkError::NotPermitted { .. } => {
+                tracing::error!(event = "publish_refused", %error, "Redis refused a message");
+                Ok(())
+            }
+            // A server that is loading, or no master any more: let the connection find out.
+            error => Err(error),
+        }
+    }
+
+    fn take_batch(&self) -> Vec<Outgoing> {
+        let mut state = self.state();
+        let (mut frames, mut bytes) = (0, 0);
+        for frame in state.waiting.iter().take(BATCH_FRAMES_MAX) {
+            if frames > 0 && bytes + frame.payload.len() > BATCH_BYTES_MAX {
+                break;
+            }
+            frames += 1;
+            bytes += frame.payload.len();
+        }
+        state.bytes -= bytes;
+        state.unanswered += frames;
+        state.waiting.drain(..frames).collect()
+    }
+
+    /// Drops what has waited longer than it is worth. Runs while there is no link.
+    pub(super) async fn expire(&self) -> Infallible {
+        loop {
+            let oldest = self.drop_expired();
+            let changed = self.changed.notified();
+            match oldest {
+                None => changed.await,
+                Some(queued) => time::sleep_until(queued + self.timeout).await,
+            }
+        }
+    }
+
+    /// Drops what is too old, and gives the age of what is oldest then.
+    fn drop_expired(&self) -> Option<Instant> {
+        let mut state = self.state();
+        let mut n_expired = 0;
+        let oldest = loop {
+            match state.waiting.front() {
+                Some(frame) if frame.queued.elapsed() >= self.timeout => {
+                    state.bytes -= frame.payload.len();
+                    state.waiting.pop_front();
+                    n_expired += 1;
+                }
+                oldest => break oldest.map(|frame| frame.queued),
+            }
+        };
+        drop(state);
+        self.metrics.depth.sub(n_expired);
+        self.metrics.expired.inc_by(n_expired as u64);
+        self.tell_if_idle();
+        oldest
+    }
+
+    /// Waits until nothing waits, neither to be sent nor for an answer.
+    pub(super) async fn flushed(&self) {
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            // Registered before the look, so that a change between look and wait is not missed.
+            idle.as_mut().enable();
+            if self.state().is_idle() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    fn tell_if_idle(&self) {
+        if self.state().is_idle() {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// No code that holds the lock can panic half-way through a change.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.unanswered == 0
+    }
+}
+
+/// Settles the accounts of a batch, however it ends.
+struct Unanswered<'a> {
+    queue: &'a PublishQueue,
+    left: usize,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let batch = {
+            let mut state = self.queue.state();
+            std::mem::take(&mut state.unanswered)
+        };
+        self.queue.metrics.depth.sub(batch as i64);
+        self.queue.metrics.unknown.inc_by(self.left as u64);
+        self.queue.tell_if_idle();
+    }
+}
