@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, fmt::Write, ops::Range};
 
-use memchr::{memchr, memchr2_iter};
+use memchr::{memchr, memchr2};
 use thiserror::Error;
 
 use crate::DEPTH_MAX;
@@ -104,15 +104,22 @@ impl<'a> Reader<'a> {
         let bytes = self.text.as_bytes();
         let mut at = start;
         let mut escaped = false;
-        loop {
-            match *bytes.get(at).ok_or(JsonError::Syntax)? {
-                b'"' => break,
-                b'\\' => {
-                    escaped = true;
-                    at += escape_len(&bytes[at..])?;
+        // Keys and names end within a few bytes; only longer strings are worth a vector search.
+        let short_end = bytes.len().min(start + 16);
+        while at < short_end && !matches!(bytes[at], b'"' | b'\\' | 0..0x20) {
+            at += 1;
+        }
+        if bytes.get(at) != Some(&b'"') {
+            loop {
+                at += memchr2(b'"', b'\\', &bytes[at..]).ok_or(JsonError::Syntax)?;
+                if bytes[at] == b'"' {
+                    break;
                 }
-                0..0x20 => return Err(JsonError::Syntax),
-                _ => at += 1,
+                escaped = true;
+                at += escape_len(&bytes[at..])?;
+            }
+            if has_control(&bytes[start..at]) {
+                return Err(JsonError::Syntax);
             }
         }
         self.at = at + 1;
@@ -157,6 +164,10 @@ impl<'a> Reader<'a> {
         }
         Err(JsonError::Syntax)
     }
+}
+
+fn has_control(bytes: &[u8]) -> bool {
+    bytes.iter().fold(false, |found, byte| found | (*byte < 0x20))
 }
 
 /// Checks the escape at the start of `bytes` and gives its length.
@@ -232,35 +243,39 @@ pub(crate) fn validate(json: &str) -> Result<(), JsonError> {
 
 /// Whether [`validate`] could refuse, for depth or a number, a text that is otherwise valid JSON.
 ///
-/// This is the common path of every event, so it only looks for what a small event does not have. It may be true
-/// without need, because it does not know what is inside of strings.
+/// Every event passes here, so these are loops without branches, which the compiler turns into vector code. The
+/// answer may be yes without need, because they do not know what is inside of strings.
 pub(crate) fn needs_limits(json: &str) -> bool {
     let bytes = json.as_bytes();
-    let mut depth_bound = 0;
-    let mut previous = 0_u8;
-    if bytes.len() <= 256 {
-        for &byte in bytes {
-            depth_bound += usize::from(byte | 0x20 == b'{');
-            if byte | 0x20 == b'e' && previous.is_ascii_digit() {
-                return true;
-            }
-            previous = byte;
-        }
-        return depth_bound > DEPTH_MAX;
+    may_be_deep(bytes) || may_have_exponent(bytes) || may_have_long_number(bytes)
+}
+
+/// No text is nested deeper than it has opening brackets.
+fn may_be_deep(bytes: &[u8]) -> bool {
+    if bytes.len() <= DEPTH_MAX {
+        return false;
     }
-    if memchr2_iter(b'[', b'{', bytes).nth(DEPTH_MAX).is_some() {
-        return true;
-    }
-    // In valid JSON an exponent follows a digit.
-    if memchr2_iter(b'e', b'E', bytes).any(|at| at > 0 && bytes[at - 1].is_ascii_digit()) {
-        return true;
-    }
-    // A run of 309 digits cannot lie between two samples.
-    let digits =
-        |part: &mut dyn Iterator<Item = &u8>| part.take_while(|b| b.is_ascii_digit()).count();
-    (0..bytes.len()).step_by(256).any(|at| {
+    // A chunk has no more brackets than a byte can count.
+    let in_chunk =
+        |chunk: &[u8]| -> u8 { chunk.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum() };
+    bytes.chunks(255).map(|chunk| usize::from(in_chunk(chunk))).sum::<usize>() > DEPTH_MAX
+}
+
+/// In valid JSON an exponent follows a digit.
+fn may_have_exponent(bytes: &[u8]) -> bool {
+    let pairs = bytes.iter().zip(bytes.iter().skip(1));
+    pairs.fold(false, |found, (before, byte)| {
+        found | (before.is_ascii_digit() & (byte | 0x20 == b'e'))
+    })
+}
+
+/// A run of 309 digits, the shortest that a double cannot hold, cannot lie between two samples.
+fn may_have_long_number(bytes: &[u8]) -> bool {
+    const STEP: usize = 256;
+    let run = |part: &mut dyn Iterator<Item = &u8>| part.take_while(|b| b.is_ascii_digit()).count();
+    (STEP..bytes.len()).step_by(STEP).any(|at| {
         bytes[at].is_ascii_digit()
-            && digits(&mut bytes[at..].iter()) + digits(&mut bytes[..at].iter().rev()) > 256
+            && run(&mut bytes[at..].iter()) + run(&mut bytes[..at].iter().rev()) > STEP
     })
 }
 
@@ -381,9 +396,15 @@ pub(crate) fn push_f64(out: &mut String, number: f64) {
 pub(crate) fn push_quoted(out: &mut String, text: &str) {
     out.reserve(text.len() + 2);
     out.push('"');
+    let needs_escape = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    if !text.bytes().fold(false, |found, byte| found | needs_escape(byte)) {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     let mut copied = 0;
     for (at, byte) in text.bytes().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+        if !needs_escape(byte) {
             continue;
         }
         out.push_str(&text[copied..at]);

@@ -8,6 +8,9 @@ use rmp::Marker;
 use super::TranscodeError;
 use crate::{DEPTH_MAX, json, socket};
 
+/// Bytes reserved for the JSON text before it is written.
+const CAPACITY_MAX: usize = 64 * 1024;
+
 /// A value as JSON text, with its binaries apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded {
@@ -173,8 +176,10 @@ impl<'a> Cursor<'a> {
         &mut self,
         attachments_max: usize,
     ) -> Result<(String, Vec<Bytes>), TranscodeError> {
+        // By the bytes that are there, not by what they announce; JSON is rarely shorter.
+        let capacity = (self.bytes.len() - self.at).min(CAPACITY_MAX);
         let mut writer = JsonWriter {
-            out: String::new(),
+            out: String::with_capacity(capacity),
             attachments: Vec::new(),
             attachments_max,
             has_literal_placeholder: false,
