@@ -478,3 +478,24 @@ pub(super) struct WaitingPoll {
     pub(super) number: u64,
     pub(super) waker: Waker,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::websocket::Connection;
+    use super::*;
+
+    fn future_bytes<F>(_: impl FnOnce(Connection) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What an idle connection keeps besides its share of the kernel and of the runtime. The bounds
+    /// are what these parts take and a little more, so that growth is a decision.
+    #[test]
+    fn an_idle_connection_stays_small() {
+        let sizes = [size_of::<Session>(), future_bytes(Connection::serve)];
+        assert!(
+            sizes[0] <= 256 && sizes[1] <= 128,
+            "bytes of a session and of its task: {sizes:?}"
+        );
+    }
+}
