@@ -99,15 +99,18 @@ pub fn push_record(payload: &mut String, packet: &Packet<'_>) {
 
 /// Splits the body of a polling request into packets.
 ///
-/// The number of packets is checked before any is decoded. As on Node, packets before an invalid one come out
+/// Packets that carry no message are checked to be at most `idle_max` before any is decoded: a client needs one
+/// of them at a time, while it may well have collected thousands of messages, which their size bounds. As on Node, packets before an invalid one come out
 /// before the error does; the iterator ends after the first error.
-pub fn payload_packets(body: &str, packets_max: usize) -> Result<Payload<'_>, EngineError> {
+pub fn payload_packets(body: &str, idle_max: usize) -> Result<Payload<'_>, EngineError> {
     if body.is_empty() {
         return Err(EngineError::Empty);
     }
-    // At most `packets_max` separators are looked at: the body may hold a million of them.
-    let separators = memchr::memchr_iter(RECORD_SEPARATOR as u8, body.as_bytes());
-    if separators.take(packets_max).count() >= packets_max {
+    let bytes = body.as_bytes();
+    let starts = memchr::memchr_iter(RECORD_SEPARATOR as u8, bytes).map(|separator| separator + 1);
+    let is_idle = |start: &usize| !matches!(bytes.get(*start), Some(b'4' | b'b'));
+    // No more than this many are looked for: the body may hold a million of them.
+    if std::iter::once(0).chain(starts).filter(is_idle).take(idle_max + 1).count() > idle_max {
         return Err(EngineError::TooManyPackets);
     }
     Ok(Payload { rest: Some(body) })

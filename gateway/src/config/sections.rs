@@ -87,7 +87,8 @@ section! {
         outbox_max: usize as Bytes = "1MiB";
         /// How long a client may take no byte of what is queued before it is closed.
         stall_timeout: Duration as Period = "10s";
-        /// Most packets in one polling payload.
+        /// Most packets without a message, such as pongs, in one polling payload. Messages are bounded
+        /// by `max_payload`: official clients send thousands of small ones at once.
         packets_per_payload_max: usize as Count = "1000";
         /// Most WebSocket frames of one message.
         frames_per_message_max: usize as Count = "1000";

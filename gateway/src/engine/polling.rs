@@ -176,9 +176,9 @@ where
     check_headers(request.headers(), session.core.config().max_payload)?;
     let body = read_body(session, request).await?;
     let text = std::str::from_utf8(&body).map_err(|_| RequestError::InvalidPayload)?;
-    let packets_max = session.core.config().packets_per_payload_max;
+    let idle_max = session.core.config().packets_per_payload_max;
     let parsed =
-        packets::payload_packets(text, packets_max).map_err(|_| RequestError::InvalidPayload)?;
+        packets::payload_packets(text, idle_max).map_err(|_| RequestError::InvalidPayload)?;
     let mut replies = Vec::new();
     for packet in parsed {
         let packet = packet.map_err(|_| RequestError::InvalidPayload)?;

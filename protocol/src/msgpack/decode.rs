@@ -69,12 +69,16 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn is_at_end(&self) -> bool {
-        self.at == self.bytes.len()
+        self.rest().is_empty()
+    }
+
+    /// What has not been read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], TranscodeError> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let taken = rest.get(..len).ok_or(TranscodeError::Truncated)?;
+        let taken = self.rest().get(..len).ok_or(TranscodeError::Truncated)?;
         self.at += len;
         Ok(taken)
     }

@@ -14,6 +14,9 @@ use crate::socket::{ACK_ID_MAX, EventData, Packet, PacketError, PacketKind};
 /// A packet has five keys; some more leave room for those of later versions.
 const KEYS_MAX: usize = 16;
 
+/// notepack's extension for `undefined`, up to the byte that means nothing.
+const UNDEFINED: [u8; 2] = [0xd4, 0x00];
+
 /// A client packet with its data as JSON text, ready for the same checks as one of the default parser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientPacket<'a> {
@@ -57,6 +60,11 @@ pub fn decode_packet(
             b"type" => set(&mut kind, packet_kind(&mut cursor)?)?,
             b"nsp" => set(&mut namespace, packet_namespace(&mut cursor)?)?,
             b"id" => set(&mut id, integer(&mut cursor)?)?,
+            // JavaScript's `undefined`, which notepack writes for a CONNECT without auth: no data.
+            b"data" if cursor.rest().starts_with(&UNDEFINED) => {
+                cursor.skip(1)?;
+                set(&mut data, Default::default())?;
+            }
             b"data" => set(&mut data, cursor.json(attachments_max)?)?,
             _ => cursor.skip(1)?,
         }

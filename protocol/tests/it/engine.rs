@@ -48,12 +48,12 @@ fn packets_before_a_wrong_one_come_out_and_none_behind_it() {
 }
 
 #[test]
-fn a_payload_has_a_limit_of_packets() {
-    let body = "4\u{1e}4\u{1e}4";
-    assert_eq!(payload_packets(body, 2).err(), Some(EngineError::TooManyPackets));
-    assert_eq!(payload_packets(body, 3).map(Iterator::count), Ok(3));
+fn a_payload_has_a_limit_of_packets_without_a_message() {
+    let body = "3\u{1e}4a\u{1e}bAQ==\u{1e}3";
+    assert_eq!(payload_packets(body, 1).err(), Some(EngineError::TooManyPackets));
+    assert_eq!(payload_packets(body, 2).map(Iterator::count), Ok(4));
+    assert_eq!(payload_packets("4a\u{1e}4b", 0).map(Iterator::count), Ok(2));
     assert_eq!(payload_packets("", 3).err(), Some(EngineError::Empty));
-    assert_eq!(payload_packets("4", 0).err(), Some(EngineError::TooManyPackets));
 }
 
 #[test]

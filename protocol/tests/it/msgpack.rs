@@ -302,3 +302,11 @@ fn a_client_packet_reads_back() {
     let wrong = encode_packet(&mut bytes, PacketKind::Event, "/", None, "[", &[]);
     assert_eq!((wrong, bytes.len()), (Err(TranscodeError::InvalidJson), 0));
 }
+
+/// As `socket.io-msgpack-parser` writes it: `auth` is `undefined`, an extension in notepack's form.
+#[test]
+fn a_connect_without_auth_has_no_data() {
+    let bytes = b"\x83\xa4type\x00\xa4data\xd4\x00\x00\xa3nsp\xa1/";
+    let packet = decode_packet(bytes, 10).expect("a packet");
+    assert_eq!((packet.kind, &*packet.data.json), (PacketKind::Connect, ""));
+}
