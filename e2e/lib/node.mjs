@@ -117,6 +117,18 @@ export class Node {
     });
   }
 
+  /** The metrics of the node by name and labels. */
+  async metrics() {
+    const response = await fetch(`${this.internal}/metrics`);
+    const lines = (await response.text()).split('\n').filter((line) => /^[a-z]/.test(line));
+    return Object.fromEntries(
+      lines.map((line) => {
+        const at = line.lastIndexOf(' ');
+        return [line.slice(0, at), Number(line.slice(at + 1))];
+      }),
+    );
+  }
+
   signal(signal) {
     this.child.signal(signal);
   }
