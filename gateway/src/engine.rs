@@ -349,6 +349,9 @@ impl Engine {
         stream: TcpStream,
         received: Bytes,
     ) -> Option<Connection> {
+        // A copy, because these bytes are a view of the 8 KB buffer from which HTTP was read, and a
+        // connection that kept it would keep it for its whole life.
+        let received = received.to_vec();
         match takeover {
             Takeover::Open { address, permit } => {
                 let stream = Arc::new(stream);
@@ -356,9 +359,9 @@ impl Engine {
                 let session = self.open(address, permit, transport);
                 let open = handshake::open_packet(&self.core.config, session.id(), false);
                 session.send(&Frame::text(&open));
-                Some(Connection::new(session, stream, received.into()))
+                Some(Connection::new(session, stream, received))
             }
-            Takeover::Upgrade(probe) => upgrade::run(probe, stream, received.into()).await,
+            Takeover::Upgrade(probe) => upgrade::run(probe, stream, received).await,
         }
     }
 }
