@@ -3,7 +3,7 @@
 //! A connection can look alive and be deaf: half-open behind a firewall, on a server that was cut off from its
 //! master, or with a subscription that got lost. TCP finds out late or never.
 
-use super::redis::LinkError;
+use super::redis::{self as connections, LinkError};
 use crate::AdapterMetrics;
 use prometheus::{Histogram, IntCounter};
 use redis::aio::MultiplexedConnection;
@@ -69,7 +69,7 @@ impl Probe {
         }
     }
 
-    /// Sends one probe and waits until it is back.
+    /// Sends one probe to what must be a master, and waits until it is back.
     pub(super) async fn send(
         &self,
         connection: &mut MultiplexedConnection,
@@ -79,6 +79,8 @@ impl Probe {
         let mut seen = self.seen.subscribe();
         let started = Instant::now();
         let round_trip = async {
+            // A master that was demoted hears its own publishes, and nobody else does.
+            connections::check_role(connection).await?;
             let publish = redis::cmd("PUBLISH").arg(&self.channel).arg(payload).to_owned();
             let published: redis::RedisResult<i64> = publish.query_async(connection).await;
             published.map_err(|error| LinkError::of_channel("PUBLISH", &self.channel, error))?;

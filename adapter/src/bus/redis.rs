@@ -169,8 +169,11 @@ impl Connector {
 /// What a replica is told is not heard by its master: publishing there loses messages silently.
 ///
 /// HELLO tells the role, and other than ROLE it is permitted to every user.
-async fn check_role(connection: &mut MultiplexedConnection) -> Result<(), LinkError> {
-    let failed = |error| LinkError::Command { command: "HELLO", error };
+pub(super) async fn check_role(connection: &mut MultiplexedConnection) -> Result<(), LinkError> {
+    let failed = |error: RedisError| match error.is_timeout() {
+        true => LinkError::Timeout,
+        false => LinkError::Command { command: "HELLO", error },
+    };
     let hello: Value = redis::cmd("HELLO").query_async(connection).await.map_err(failed)?;
     let role = match &hello {
         Value::Map(entries) => entries.iter().find_map(|(key, value)| {
