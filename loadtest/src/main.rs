@@ -1,0 +1,33 @@
+//! `carillon-bench`: measures Socket.IO servers with thousands of clients in one thread.
+//!
+//! A [`scenario`] drives a [`swarm`] of [`client`]s against a [`server`] and checks every message id; a [`meter`]
+//! reads what it cost the server. [`compare`] does that for several programs in alternation, and [`report`] writes
+//! it down. A run in which a message was lost, duplicated or misplaced is a failed run, however fast.
+#![expect(clippy::print_stdout, reason = "results go to standard output")]
+
+mod cli;
+mod client;
+mod compare;
+mod counter;
+mod machine;
+mod message;
+mod meter;
+mod process;
+mod report;
+mod scenario;
+mod server;
+mod stats;
+mod swarm;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("carillon-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
