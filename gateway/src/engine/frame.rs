@@ -59,18 +59,6 @@ pub fn ping() -> Frame {
     PING.clone()
 }
 
-/// The close packet `1`, which polling clients get instead of the end of a connection.
-pub fn close() -> Frame {
-    static CLOSE: LazyLock<Frame> = LazyLock::new(|| Frame::text("1"));
-    CLOSE.clone()
-}
-
-/// The packet `6`, which ends a held poll while a client upgrades.
-pub fn noop() -> Frame {
-    static NOOP: LazyLock<Frame> = LazyLock::new(|| Frame::text("6"));
-    NOOP.clone()
-}
-
 /// Appends one text packet as a WebSocket frame.
 pub fn append_text(out: &mut Vec<u8>, packet: &str) {
     frame::encode_header(out, Opcode::Text, packet.len());

@@ -11,14 +11,20 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use protocol::engine::{self as packets, Packet};
 
+use super::Message;
 use super::close::CloseReason;
 use super::error::{RequestError, Response, payload_response, status_response, text_response};
 use super::session::{Phase, Session, Transport, WaitingPoll};
-use super::{Message, frame};
 
 /// How long a poll is held while the client upgrades: long enough not to spin, short enough that
 /// the upgrade, which waits for the poll to end, is not felt.
 const POLL_WHILE_UPGRADING: Duration = Duration::from_millis(100);
+
+/// The packet that ends a session.
+const CLOSE: &str = "1";
+
+/// The packet that ends a held poll and says nothing.
+const NOOP: &str = "6";
 
 /// What the two directions of a polling session are doing.
 #[derive(Default)]
@@ -65,7 +71,7 @@ pub async fn poll(session: &Arc<Session>) -> Response {
     };
     match guard.wait().await {
         Polled::Payload(payload) => payload_response(payload),
-        Polled::Upgraded => payload_response(frame::noop().polling().to_owned()),
+        Polled::Upgraded => payload_response(NOOP.to_owned()),
         Polled::Gone => RequestError::UnknownSession.response(),
     }
 }
@@ -114,12 +120,14 @@ impl PollGuard {
         if !empty {
             polling.waiting = None;
             Session::unblocked(&mut inner);
-            let payload = inner.outbox.take_payload();
+            return Poll::Ready(Polled::Payload(inner.outbox.take_payload()));
+        }
+        if phase == Phase::Closing {
+            // Alone in its payload: clients act on it before they have handed on what came with it.
+            polling.waiting = None;
             drop(inner);
-            if phase == Phase::Closing {
-                self.session.finish();
-            }
-            return Poll::Ready(Polled::Payload(payload));
+            self.session.finish();
+            return Poll::Ready(Polled::Payload(CLOSE.to_owned()));
         }
         if end {
             polling.waiting = None;
