@@ -30,6 +30,8 @@ function echo(socket) {
 }
 
 function installMain(namespace) {
+  // A question from another server of the cluster, not from a client.
+  namespace.on('question', (ack) => ack('here'));
   namespace.on('connection', (socket) => {
     socket.emit('hello', socket.id, socket.handshake.auth);
     on(socket, 'to-all', (...args) => void namespace.emit('msg', ...args));

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Emitter } from '@socket.io/redis-emitter';
-import { TRANSPORTS } from '../lib/client.mjs';
+import { TRANSPORTS, closeAll, connectAll } from '../lib/client.mjs';
 import { ALL, BLUE, Hall, NEAR, RED, allBut } from '../lib/hall.mjs';
 import { Node } from '../lib/node.mjs';
 import { NodeServer } from '../lib/node-server.mjs';
@@ -176,6 +176,23 @@ async function socketEmits(t, hall, io) {
   }
 }
 
+/** Questions to the whole cluster: a Node.js server must not wait for nodes that do not answer. */
+async function clusterQuestions(t, hall, io) {
+  const near = NEAR.map((name) => hall.clients[name]);
+  await t.test('fetchSockets', async () => {
+    const found = (await io.fetchSockets()).map(({ id }) => id);
+    assert.deepEqual(near.filter(({ id }) => !found.includes(id)), []);
+  });
+  await t.test('emitWithAck', async () => {
+    near.forEach(({ id, socket }) => socket.once('question', (ack) => ack(id)));
+    const answers = await io.to(near.map(({ id }) => id)).timeout(3_000).emitWithAck('question');
+    assert.deepEqual(answers.sort(), near.map(({ id }) => id).sort());
+  });
+  await t.test('serverSideEmitWithAck', async () => {
+    assert.ok(Array.isArray(await io.serverSideEmitWithAck('question')));
+  });
+}
+
 /** Opens a hall, runs `check` in it and closes it whatever happens. */
 async function inHall(place, check) {
   const hall = await Hall.open(place);
@@ -203,6 +220,7 @@ for (const transport of Object.keys(TRANSPORTS)) {
           if (near === servers.nodejs) {
             await serverEmits(t, hall, near.io, { local: true });
             await socketEmits(t, hall, near.io);
+            await clusterQuestions(t, hall, near.io);
           }
         });
       });
@@ -215,3 +233,50 @@ for (const transport of Object.keys(TRANSPORTS)) {
     });
   });
 }
+
+test('namespaces of one pattern are apart in the whole cluster', async () => {
+  const { a, b, nodejs } = servers;
+  const [red, blue] = ['/tenant-red', '/tenant-blue'];
+  const clients = await connectAll({
+    redA: { server: a, namespace: red },
+    redB: { server: b, namespace: red },
+    redN: { server: nodejs, namespace: red },
+    blueB: { server: b, namespace: blue },
+    blueN: { server: nodejs, namespace: blue },
+    mainB: { server: b },
+  });
+  try {
+    const emitter = new Emitter(servers.emitterClient);
+    const senders = {
+      client: (text) => clients.redA.emit('to-all', text),
+      'Node.js server': (text) => nodejs.io.of(red).emit('msg', text),
+      emitter: (text) => emitter.of(red).emit('msg', text),
+    };
+    for (const [name, send] of Object.entries(senders)) {
+      const reds = ['redA', 'redB', 'redN'].map((red) => clients[red]);
+      const others = ['blueB', 'blueN', 'mainB'].map((other) => clients[other]);
+      const arrived = (text) => reds.every((client) => client.args().some(([got]) => got === text));
+      await until(`all in red hear the ${name}`, async () => {
+        Object.values(clients).forEach((client) => client.forget());
+        send('warm');
+        return until('a first message', () => arrived('warm'), { deadline: 250 }).catch(() => false);
+      });
+      reds.forEach((client) => client.forget());
+      send('for red');
+      await until(`red hears the ${name}`, () => arrived('for red'));
+      // What comes behind it in the namespaces of the others proves that nothing is under way.
+      emitter.of(blue).emit('msg', 'end');
+      emitter.emit('msg', 'end');
+      for (const client of others) {
+        await client.receives('the end', () => client.args().length > 0);
+        assert.deepEqual(client.args(), [['end']], client.name);
+      }
+      for (const client of reds) {
+        const messages = client.args().filter(([text]) => text !== 'warm');
+        assert.deepEqual(messages, [['for red']], client.name);
+      }
+    }
+  } finally {
+    await closeAll(clients);
+  }
+});
