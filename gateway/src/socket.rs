@@ -197,6 +197,19 @@ impl Turn<'_> {
         self.state.sockets.iter().find(|socket| socket.namespace().name() == namespace)
     }
 
+    /// Called before anything of this client is queued to a lane: answers that are written but not
+    /// sent yet go first, or what the lane sends would overtake them.
+    fn queueing(&mut self) {
+        self.state.queued = true;
+        if self.replies.is_empty() {
+            return;
+        }
+        let answers = Frame::from_websocket(self.replies.as_slice());
+        self.replies.clear();
+        let lane = self.gateway.hub.lanes().of(self.session.id());
+        lane.push(Command::Send(self.session.clone(), answers));
+    }
+
     /// Sends an answer after whatever this client caused before: directly if its lane has nothing
     /// to do, which is the usual case, else through the lane.
     fn answer(&mut self, kind: PacketKind, namespace: &str, id: Option<u64>, data: &EventData) {

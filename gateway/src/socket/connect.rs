@@ -45,8 +45,8 @@ impl Turn<'_> {
         };
         let socket = Socket::new(id, namespace, self.session.clone());
         let greeting = lanes.codec().connect(name, id.as_str());
+        self.queueing();
         lanes.of(id).push(Command::Add { socket: socket.clone(), greeting });
-        self.state.queued = true;
         self.state.sockets.push(socket.clone());
         self.session.clear_deadline();
         self.act(&socket, decision.actions);
@@ -77,8 +77,8 @@ impl Turn<'_> {
         let at = self.state.sockets.iter().position(|socket| socket.namespace().name() == name);
         let at = at.ok_or(CloseReason::ParseError)?;
         let socket = self.state.sockets.remove(at);
+        self.queueing();
         self.gateway.hub.lanes().of(socket.id()).push(Command::Remove(socket));
-        self.state.queued = true;
         if self.state.sockets.is_empty() {
             // As at the start: a connection without a namespace is closed after a while.
             self.session.set_deadline(self.gateway.connect_timeout, CloseReason::ClientDisconnect);

@@ -91,7 +91,7 @@ impl Turn<'_> {
 
     pub(super) fn act(&mut self, socket: &Arc<Socket>, actions: SmallVec<[Action; 2]>) {
         for action in actions {
-            self.state.queued = true;
+            self.queueing();
             match action {
                 Action::Join(room) => {
                     socket.note_join(&room);
