@@ -29,6 +29,9 @@ use std::{
 use tokio::{sync::watch, time};
 use tokio_util::sync::CancellationToken;
 
+/// How many different failures are logged aloud before the link is up again.
+const FAILURES_TOLD_MAX: usize = 16;
+
 /// The way to Redis.
 pub(crate) struct Bus {
     connector: Connector,
@@ -205,26 +208,24 @@ impl Backoff {
     }
 }
 
-/// Logs a failure when it is a new one: attempts go on forever, about once a second.
+/// Logs each kind of failure once until the link is up again: attempts go on forever, about once a second.
 #[derive(Default)]
 struct FailureLog {
-    last: Option<String>,
+    told: BTreeSet<String>,
 }
 
 impl FailureLog {
     fn failed(&mut self, failure: &LinkError) {
-        let text = failure.to_string();
-        let (event, kind) = ("redis_link_failed", failure.kind());
-        if self.last.as_ref() == Some(&text) {
-            tracing::debug!(event, kind, error = text, "still no link to Redis");
-            return;
-        }
-        if failure.needs_a_person() {
-            tracing::error!(event, kind, error = text, "no link to Redis");
+        let (event, kind, error) = ("redis_link_failed", failure.kind(), failure.to_string());
+        if self.told.contains(&error) || self.told.len() == FAILURES_TOLD_MAX {
+            tracing::debug!(event, kind, error, "still no link to Redis");
+        } else if failure.needs_a_person() {
+            tracing::error!(event, kind, error, "no link to Redis");
+            self.told.insert(error);
         } else {
-            tracing::warn!(event, kind, error = text, "no link to Redis");
+            tracing::warn!(event, kind, error, "no link to Redis");
+            self.told.insert(error);
         }
-        self.last = Some(text);
     }
 }
 

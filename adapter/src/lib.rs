@@ -58,8 +58,8 @@
 //!
 //! One task keeps two connections, one that publishes and one that receives. The link is up when both talk to
 //! a master over RESP3, every subscription is confirmed, and a probe has made the whole way. A probe goes out
-//! every [`AdapterConfig::probe_interval`]; two missed in a row, an unanswered PUBLISH or the end of either
-//! connection take both down, and attempts to connect follow after random pauses that grow from
+//! every [`AdapterConfig::probe_interval`]; two missed in a row or the end of either connection take
+//! both down, and attempts to connect follow after random pauses that grow from
 //! [`AdapterConfig::reconnect_delay_min`] to [`AdapterConfig::reconnect_delay_max`], forever.
 #![forbid(unsafe_code)]
 

@@ -88,7 +88,7 @@ impl PublishQueue {
         Ok(())
     }
 
-    /// Publishes what comes, until Redis does not answer.
+    /// Publishes what comes, until the connection fails.
     pub(super) async fn keep_publishing(
         &self,
         mut connection: MultiplexedConnection,
@@ -116,10 +116,15 @@ impl PublishQueue {
         }
         // Also when this future is dropped half-way: then nobody knows the result.
         let mut answered = Unanswered { queue: self, left: batch.len() };
-        let answers = connection
-            .send_packed_commands(&pipeline, 0, batch.len())
-            .await
-            .map_err(|error| LinkError::of_channel("PUBLISH", &batch[0].channel, error))?;
+        let answers = match connection.send_packed_commands(&pipeline, 0, batch.len()).await {
+            Ok(answers) => answers,
+            // A Redis that stalls for a moment does not cost the link. If it does not go on, the probes will
+            // find out, and until then each batch takes this long.
+            Err(error) if error.is_timeout() => return Ok(()),
+            Err(error) => {
+                return Err(LinkError::of_channel("PUBLISH", &batch[0].channel, error));
+            }
+        };
         for (answer, frame) in answers.into_iter().zip(batch) {
             answered.left -= 1;
             match answer.extract_error() {

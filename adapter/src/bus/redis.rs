@@ -93,8 +93,12 @@ impl LinkError {
     }
 
     fn of_connect(error: RedisError) -> Self {
+        // Servers before 6.0 and some proxies do not know HELLO, or only with an older version in it.
+        let detail = error.detail().unwrap_or_default();
+        let lacks_resp3 = detail.contains("unknown command") || error.code() == Some("NOPROTO");
         match error.kind() {
             ErrorKind::RESP3NotSupported => LinkError::Resp3Missing,
+            _ if lacks_resp3 => LinkError::Resp3Missing,
             ErrorKind::AuthenticationFailed => LinkError::Authentication(error),
             _ if matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM")) => {
                 LinkError::Authentication(error)

@@ -9,7 +9,7 @@ use crate::{AdapterConfig, AdapterMetrics};
 use prometheus::IntCounter;
 use redis::{Client, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     convert::Infallible,
     sync::{
         Arc, PoisonError, RwLock,
@@ -90,8 +90,12 @@ impl Subscriber {
     /// something may be missing, and who reconnects for it misses nothing more.
     pub(super) fn link_was_lost(&self) {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let mut told = HashSet::new();
         for inbox in routes.values() {
-            inbox.lose_link();
+            // An inbox has several patterns, but is to be told once.
+            if told.insert(Arc::as_ptr(inbox)) {
+                inbox.lose_link();
+            }
         }
     }
 

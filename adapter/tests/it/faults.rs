@@ -91,6 +91,30 @@ async fn a_frozen_redis_is_found_and_nothing_is_delivered_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_stalls_for_a_moment_costs_nothing() {
+    let redis = RedisServer::start().await;
+    let patient = AdapterConfig {
+        probe_interval: Duration::from_secs(20),
+        publish_timeout: Duration::from_millis(200),
+        ..config(&redis.url())
+    };
+    let a = Node::start_with(patient.clone()).await;
+    let b = Node::start_with(patient).await;
+    redis.freeze();
+    for number in 0..100 {
+        assert_eq!(a.emit(&number.to_string()), Published::Queued);
+    }
+    eventually("a late answer", async || a.published("unknown") > 0.0).await;
+    assert_eq!(a.adapter.link(), LinkState::Up);
+    redis.thaw();
+    b.hears("99").await;
+    let texts: Vec<_> = b.texts().into_iter().map(|(_, text)| text).collect();
+    let expected: Vec<_> = (0..100).map(|number| number.to_string()).collect();
+    assert_eq!(texts, expected);
+    assert!(a.gaps().is_empty() && b.gaps().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_subscriber_comes_back() {
     let redis = RedisServer::start().await;
     let (a, b) = (Node::start(&redis.url()).await, Node::start(&redis.url()).await);

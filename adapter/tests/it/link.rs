@@ -9,7 +9,15 @@ use adapter::{AdapterConfig, LinkState, LostReason, Published};
 use std::{
     io::{self, Write},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinSet,
 };
 
 /// Collects what is logged in this thread.
@@ -57,6 +65,52 @@ async fn a_node_starts_without_redis_and_connects_when_it_comes() {
     assert!(node.gaps().is_empty(), "what was never there cannot be lost");
     assert_eq!(node.metric("carillon_redis_reconnects_total", None), 0.0);
     node.stop().await;
+}
+
+/// Answers whatever it is asked with the same line, and counts the connections.
+async fn grumpy_server(answer: &'static str, count: Arc<AtomicUsize>) -> (JoinSet<()>, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("redis://{}", listener.local_addr().expect("a bound address"));
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.expect("a connection");
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut buffer = [0; 4096];
+            while let Ok(1..) = socket.read(&mut buffer).await {
+                // Once for each command of the pipeline that sets a connection up.
+                let n_commands = buffer.iter().filter(|byte| **byte == b'*').count();
+                let answers = answer.repeat(n_commands);
+                buffer.fill(0);
+                if socket.write_all(answers.as_bytes()).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    (serving, url)
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_is_told_of_and_asked_again() {
+    for (answer, told) in [
+        ("-ERR unknown command `HELLO`, with args beginning with: `3`\r\n", "not speak RESP3"),
+        ("-ERR unknown command 'hello'\r\n", "not speak RESP3"),
+        ("-NOPROTO unsupported protocol version\r\n", "not speak RESP3"),
+        ("-LOADING Redis is loading the dataset in memory\r\n", "loading the dataset"),
+        ("-ERR max number of clients reached\r\n", "max number of clients reached"),
+        ("-NOAUTH HELLO must be called with the client already authenticated\r\n", "password"),
+        ("HTTP/1.1 400 Bad Request\r\n\r\n", "no link to Redis"),
+    ] {
+        let log = Log::default();
+        let _guard = log.collect();
+        let count = Arc::new(AtomicUsize::new(0));
+        let (_serving, url) = grumpy_server(answer, Arc::clone(&count)).await;
+        let node = Node::launch(config(&url));
+        eventually(told, async || log.text().contains(told)).await;
+        eventually("more attempts", async || count.load(Ordering::Relaxed) > 3).await;
+        assert_eq!(node.adapter.link(), LinkState::Connecting);
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! A `redis-server` of a test's own.
 
-use crate::soon;
+use crate::{PATIENCE, soon};
 use redis::aio::MultiplexedConnection;
 use std::{
     net::TcpListener,
@@ -128,8 +128,10 @@ impl RedisServer {
     /// A connection for the test itself, as soon as there can be one.
     pub async fn connection(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("a valid address");
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
         loop {
-            if let Ok(connection) = client.get_multiplexed_async_connection().await {
+            let connecting = client.get_multiplexed_async_connection_with_config(&patient);
+            if let Ok(connection) = connecting.await {
                 return connection;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
