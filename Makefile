@@ -73,8 +73,11 @@ e2e: client ## Run the official clients and Node.js servers against real nodes
 	cd e2e && NODE="$(NODE)" CARILLON_BIN="$(CARILLON_BIN)" ../scripts/e2e.sh
 
 .PHONY: bench
-bench: ## Run the micro-benchmarks of the crates
-	$(CARGO) bench --locked --workspace
+bench: client ## Compare a release build with Node.js socket.io on the same work (loadtest/results)
+	$(call heading,bench)
+	$(CARGO) build --locked --release -p carillon -p carillon-loadtest --bins
+	cd loadtest/peers/node && $(NPM) ci --no-audit --no-fund --loglevel=error
+	$(TARGET_DIR)/release/carillon-bench compare
 
 .PHONY: clean
 clean: ## Remove what the targets above made

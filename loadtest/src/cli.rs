@@ -159,12 +159,22 @@ fn callgrind(
     let file = format!("--callgrind-out-file={}", directory.join("callgrind.out.%p").display());
     let wrapper =
         ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--quiet", &file].map(str::to_owned);
-    let meter = Meter::Callgrind { directory };
+    let meter = Meter::Callgrind { directory: directory.clone() };
     let mut complete = true;
     for &scenario in scenarios.iter().filter(|&&scenario| scenario != Scenario::Idle) {
         let outcome = Server::start(program, places, None, &wrapper)
             .and_then(|server| scenario.run(&server, &meter, plan));
-        let outcome = outcome.map_err(|error| (scenario, format!("{error:#}")));
+        // Valgrind leaves an empty file for what ran outside the window.
+        for entry in fs::read_dir(&directory)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with("callgrind.out.") {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        let mut outcome = outcome.map_err(|error| (scenario, format!("{error:#}")));
+        if let Ok(outcome) = &mut outcome {
+            // Times in Valgrind are those of Valgrind.
+            outcome.metrics.retain(|metric, _| !metric.starts_with("latency"));
+        }
         complete &= outcome.is_ok();
         println!("{}", report::line(program, &outcome));
     }

@@ -100,7 +100,7 @@ impl Swarm {
                 return Ok(false);
             }
             self.turn(TURN, &mut |client, packet, out: &mut Vec<u8>| {
-                work.packet(client, packet, out)
+                work.packet(client, packet, out);
             })?;
         }
         Ok(true)
