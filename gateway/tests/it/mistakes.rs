@@ -46,6 +46,26 @@ async fn a_public_id_is_useless_as_a_session_id() {
 }
 
 #[tokio::test]
+async fn nobody_joins_the_room_of_anothers_id() {
+    let node = Node::start("").await;
+    let (mut victim, id) = Ws::connect_with_id(node.public).await;
+    let mut thief = Ws::connect(node.public).await;
+    let refusal = thief.call(&format!("[\"join\",\"{id}\"]")).await;
+    assert!(refusal.contains("\"error\""), "{refusal}");
+    let mut publisher = Ws::connect(node.public).await;
+    publisher.call(&format!("[\"to-id\",\"{id}\",1]")).await;
+    assert_eq!(victim.text().await, "42[\"msg\",1]");
+    thief.send("427[\"echo\"]").await;
+    assert_eq!(thief.text().await, "437[]", "the first that it hears is its own answer");
+    // Nor can anybody put the victim out of it.
+    thief.call(&format!("[\"leave\",\"{id}\"]")).await;
+    victim.call(&format!("[\"leave\",\"{id}\"]")).await;
+    publisher.call(&format!("[\"to-id\",\"{id}\",2]")).await;
+    assert_eq!(victim.text().await, "42[\"msg\",2]");
+    node.finish().await;
+}
+
+#[tokio::test]
 async fn session_ids_stay_out_of_the_log() {
     let node = Node::start("[log]\nlevel = \"trace\"\n").await;
     let mut client = Polling::connect(node.public).await;

@@ -8,7 +8,7 @@ pub mod websocket;
 use std::future::Future;
 use std::time::Duration;
 
-pub use self::http::{Http, Response};
+pub use self::http::Response;
 pub use self::node::{Launch, Node, RULES};
 pub use self::polling::Polling;
 pub use self::websocket::{Received, Ws};

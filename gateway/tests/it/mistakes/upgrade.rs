@@ -56,7 +56,7 @@ async fn upgrade_once(node: &Node, round: usize) {
     if holds_poll {
         // The official client ends its polls before it sends the upgrade packet.
         take_events(&client.polled().await, &mut received);
-        if round % 3 == 0 {
+        if round.is_multiple_of(3) {
             stream.publish(2).await;
             take_events(&client.poll().await, &mut received);
         }
@@ -64,7 +64,7 @@ async fn upgrade_once(node: &Node, round: usize) {
     // Packets of the client directly behind its upgrade packet belong to the session.
     let upgrade =
         [crate::support::websocket::text("5"), crate::support::websocket::text("421[\"echo\"]")];
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         ws.write(&upgrade.concat()).await;
     } else {
         ws.write(&upgrade[0]).await;

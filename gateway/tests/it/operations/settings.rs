@@ -91,7 +91,8 @@ async fn the_cookie_is_set_once_and_never_read() {
     for attribute in ["Path=/", "HttpOnly", "SameSite=Lax"] {
         assert!(cookie.contains(attribute), "{attribute}: {cookie}");
     }
-    assert!(response.text().contains(&cookie["io=".len()..].split(';').next().expect("a value")));
+    let sid = cookie["io=".len()..].split(';').next().expect("a value");
+    assert!(response.text().contains(sid), "{cookie}");
     client.begin_poll().await;
     client.post("421[\"echo\"]").await;
     assert_eq!(client.polled().await.header("set-cookie"), None, "only the handshake sets it");
