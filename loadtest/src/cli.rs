@@ -77,6 +77,9 @@ struct Work {
     /// Connections per window of `connect`.
     #[arg(long, global = true, default_value_t = 3_000)]
     connects: usize,
+    /// Seconds that a message or an answer may take before it counts as lost.
+    #[arg(long, global = true, default_value_t = 20.0)]
+    patience: f64,
     /// Most operations per window; default: no bound, in Valgrind 40,000.
     #[arg(long, global = true)]
     operations: Option<u64>,
@@ -91,6 +94,7 @@ impl Work {
             idle_steps: self.idle.clone(),
             connects: self.connects,
             operations_max: self.operations.unwrap_or(operations_default),
+            patience: Duration::from_secs_f64(self.patience.clamp(0.1, 600.0)),
         }
     }
 

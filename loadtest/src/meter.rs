@@ -26,6 +26,11 @@ impl Limit {
         Limit { operations_max, time_max: Duration::from_secs(300) }
     }
 
+    /// When work that began at `start` issues nothing more.
+    pub fn end(&self, start: Instant) -> Instant {
+        start + self.time_max
+    }
+
     /// Whether work that began at `start` is to go on.
     pub fn allows(&self, operations: u64, start: Instant) -> bool {
         operations < self.operations_max && start.elapsed() < self.time_max

@@ -63,6 +63,10 @@ fn rows(comparison: &Comparison) -> Vec<Row> {
         let title = format!("memory per idle connection, {count} connections, bytes");
         rows.push(row(Scenario::Idle, &format!("bytes_per_connection_{count}"), &title, 1.0));
     }
+    if let &[.., before, last] = comparison.plan.idle_steps.as_slice() {
+        let title = format!("memory per further connection, {before} to {last}, bytes");
+        rows.push(row(Scenario::Idle, "bytes_per_further_connection", &title, 1.0));
+    }
     rows.push(row(Scenario::Idle, "empty_kilobytes", "memory of the empty process, MB", 1024.0));
     let names = [
         (

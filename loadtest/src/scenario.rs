@@ -19,7 +19,7 @@ use crate::message::Faults;
 use crate::meter::{Meter, Metrics};
 use crate::server::Server;
 
-/// No connecting, draining or settling takes longer on a server that works.
+/// No connecting or settling takes longer on a server that works.
 const STEP_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long clients listen, after everything has arrived, for what should not come.
@@ -101,6 +101,8 @@ pub struct Plan {
     pub connects: usize,
     /// The most operations in a window.
     pub operations_max: u64,
+    /// How long a message or an answer may take before it counts as lost.
+    pub patience: Duration,
 }
 
 /// What came of a scenario.
@@ -112,6 +114,12 @@ pub struct Outcome {
     pub faults: Faults,
     /// Named values, costs per operation.
     pub metrics: Metrics,
+}
+
+impl Plan {
+    fn patience(&self) -> Instant {
+        Instant::now() + self.patience
+    }
 }
 
 fn deadline() -> Instant {

@@ -3,6 +3,9 @@
 //! One thread, one poll, no state beside the sockets: frames of the load generator are recognised by their first
 //! bytes, every message is encoded once, and what a read brought for everyone is written to everyone in one write.
 //! It trusts its clients, and a socket that does not take a write whole is closed. Nothing else may use it.
+//!
+//! With `FLOOR_FAULT` set to `lose`, `duplicate` or `swap` it does so with broadcasts, for the proof that the load
+//! generator notices.
 #![expect(clippy::print_stdout, reason = "the ready line goes to standard output")]
 
 use std::io::{ErrorKind, Read, Write};
@@ -31,6 +34,27 @@ struct Floor {
     /// Frames for the socket that is being read.
     own: Vec<u8>,
     switch: Vec<u8>,
+    fault: Option<Fault>,
+}
+
+/// What is done wrong on purpose.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Lose,
+    Duplicate,
+    Swap,
+}
+
+impl Fault {
+    fn read() -> Result<Option<Fault>> {
+        Ok(match std::env::var("FLOOR_FAULT").as_deref() {
+            Err(_) => None,
+            Ok("lose") => Some(Fault::Lose),
+            Ok("duplicate") => Some(Fault::Duplicate),
+            Ok("swap") => Some(Fault::Swap),
+            Ok(other) => anyhow::bail!("unknown FLOOR_FAULT {other}"),
+        })
+    }
 }
 
 fn main() -> Result<()> {
@@ -41,7 +65,8 @@ fn main() -> Result<()> {
     let mut switch = SWITCH.as_bytes().to_vec();
     push(&mut switch, &[OPEN.as_bytes()]);
     let (sockets, free, all, own) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut floor = Floor { poll, listener, sockets, free, all, own, switch };
+    let fault = Fault::read()?;
+    let mut floor = Floor { poll, listener, sockets, free, all, own, switch, fault };
     let mut events = Events::with_capacity(1024);
     let mut buffer = vec![0; READ_BUFFER_BYTES];
     loop {
@@ -120,7 +145,14 @@ impl Floor {
         const DIRECT: &[u8] = br#"42["to",{"id":""#;
         if let Some(payload) = packet.strip_prefix(BROADCAST) {
             // Without the `}]` that ends the event.
-            push(&mut self.all, &[b"42[\"msg\",", &payload[..payload.len() - 2], b"]"]);
+            let parts: [&[u8]; 3] = [b"42[\"msg\",", &payload[..payload.len() - 2], b"]"];
+            if self.fault == Some(Fault::Swap) {
+                let later = std::mem::take(&mut self.all);
+                push(&mut self.all, &parts);
+                self.all.extend_from_slice(&later);
+            } else {
+                push(&mut self.all, &parts);
+            }
         } else if let Some(rest) = packet.strip_prefix(DIRECT) {
             // `000017","payload":"..."}]`, where the id is the index of the socket in six digits.
             let other =
@@ -146,8 +178,12 @@ impl Floor {
             return;
         }
         let all = std::mem::take(&mut self.all);
-        for index in 0..self.sockets.len() {
+        let lost = usize::from(self.fault == Some(Fault::Lose));
+        for index in lost..self.sockets.len() {
             self.write(index, &all);
+        }
+        if self.fault == Some(Fault::Duplicate) {
+            self.write(0, &all);
         }
         self.all = all;
         self.all.clear();

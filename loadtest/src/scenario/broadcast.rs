@@ -67,7 +67,7 @@ pub(super) fn run(
 
     let mut metrics = meter.measure(server, scenario.name(), plan.operations_max, |limit| {
         room.latency.clear();
-        publish(&mut swarm, &mut room, in_flight, limit)
+        publish(&mut swarm, &mut room, in_flight, limit, plan)
     })?;
     insert_latency(&mut metrics, &room.latency);
 
@@ -81,7 +81,13 @@ pub(super) fn run(
 }
 
 /// Publishes bursts, each when all of the one before has arrived, and gives the number of deliveries.
-fn publish(swarm: &mut Swarm, room: &mut Room, in_flight: u64, limit: Limit) -> Result<u64> {
+fn publish(
+    swarm: &mut Swarm,
+    room: &mut Room,
+    in_flight: u64,
+    limit: Limit,
+    plan: &Plan,
+) -> Result<u64> {
     let members = swarm.len() as u64;
     let (start, mut deliveries) = (Instant::now(), 0);
     let mut frames = Vec::new();
@@ -99,10 +105,8 @@ fn publish(swarm: &mut Swarm, room: &mut Room, in_flight: u64, limit: Limit) -> 
         room.awaited = in_flight * members;
         room.published_at = Instant::now();
         swarm.send(PUBLISHER, &frames)?;
-        if !swarm.run(deadline(), room, |room| room.awaited == 0)? {
-            // What is missing shows in the faults.
-            break;
-        }
+        let arrived = swarm.run(plan.patience(), room, |room| room.awaited == 0)?;
+        ensure!(arrived, "{} deliveries did not come: lost", room.awaited);
         deliveries += in_flight * members;
     }
     Ok(deliveries)

@@ -18,11 +18,17 @@ pub(super) fn run(server: &Server, plan: &Plan) -> Result<Outcome> {
     let mut swarm = Swarm::new(server.address())?;
     let empty = settled(server, &mut swarm)?;
     let mut metrics = Metrics::from([("empty_kilobytes".to_owned(), empty as f64 / 1024.0)]);
+    let (mut before, mut resident_before) = (0, empty);
     for &count in &plan.idle_steps {
         swarm.grow(count, deadline())?;
         let resident = settled(server, &mut swarm)?;
         let each = resident.saturating_sub(empty) as f64 / count as f64;
         metrics.insert(format!("bytes_per_connection_{count}"), each);
+        // Without what the process takes once, for its first connections.
+        let further = resident.saturating_sub(resident_before) as f64
+            / count.saturating_sub(before).max(1) as f64;
+        metrics.insert("bytes_per_further_connection".to_owned(), further);
+        (before, resident_before) = (count, resident);
     }
     Ok(Outcome { scenario: Scenario::Idle, faults: Faults::default(), metrics })
 }

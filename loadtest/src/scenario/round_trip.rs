@@ -136,7 +136,9 @@ pub(super) fn run_with<E: Exchange>(
             swarm.send(client, &out)?;
             out.clear();
         }
-        let answered = swarm.run(deadline(), &mut exchanges, |exchanges| exchanges.waiting == 0)?;
+        let answered = swarm.run(limit.end(now) + plan.patience, &mut exchanges, |exchanges| {
+            exchanges.waiting == 0
+        })?;
         ensure!(answered, "{} answers did not come: lost", exchanges.waiting);
         Ok(exchanges.finished)
     })?;
