@@ -225,6 +225,8 @@ impl App {
             () = wait_for_drain(&mut orders, || {}) => Ended::CutOff,
         };
         if ended == Ended::Drained {
+            // What rules emit for sockets that have just left goes out as well.
+            self.gateway.hub().lanes().settled().await;
             self.gateway.hub().adapter().flush(STOP_TIMEOUT).await;
         }
         stop_accepting.cancel();

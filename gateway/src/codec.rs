@@ -96,10 +96,13 @@ fn append_msgpack(
     let mut packet = Vec::with_capacity(data.json.len() + namespace.len() + 32);
     let encoded =
         msgpack::encode_packet(&mut packet, kind, namespace, id, &data.json, &data.attachments);
-    // Every event was checked where it entered the node; what still cannot be encoded is not sent
-    // half: the client would lose the connection over it.
-    if encoded.is_ok() {
-        websocket::encode_header(out, Opcode::Binary, packet.len());
-        out.extend_from_slice(&packet);
+    match encoded {
+        Ok(()) => {
+            websocket::encode_header(out, Opcode::Binary, packet.len());
+            out.extend_from_slice(&packet);
+        }
+        // Every event was checked where it entered the node. A packet that is not sent is better than
+        // half of one, over which the client would give the connection up.
+        Err(error) => tracing::error!(%error, "an event could not be written as MessagePack"),
     }
 }

@@ -199,11 +199,9 @@ impl Engine {
 
     /// Whether `path` is the engine's.
     pub fn serves(&self, path: &str) -> bool {
-        let own = self.core.config.path.as_str();
-        if path == own {
-            return true;
-        }
-        self.core.config.add_trailing_slash && own.strip_suffix('/') == Some(path)
+        // With and without the slash: clients have the same option as servers, and a difference
+        // between the two should not cost anybody a day.
+        path.trim_end_matches('/') == self.core.config.path.trim_end_matches('/')
     }
 
     /// Answers a request of the client at `address`.
@@ -299,7 +297,10 @@ impl Engine {
         match admitted {
             Ok((accept, permit)) => {
                 let takeover = Some(Takeover::Open { address, permit });
-                Answer { response: handshake::switching_protocols(&accept), takeover }
+                Answer {
+                    response: handshake::switching_protocols(&accept, request.headers()),
+                    takeover,
+                }
             }
             Err(error) => self.refuse(error, request),
         }
@@ -315,7 +316,7 @@ impl Engine {
             return self.refuse(RequestError::BadRequest, request);
         };
         let takeover = Some(Takeover::Upgrade(probe));
-        Answer { response: handshake::switching_protocols(&accept), takeover }
+        Answer { response: handshake::switching_protocols(&accept, request.headers()), takeover }
     }
 
     fn admit(&self, address: IpAddr) -> Result<Option<crate::limit::AddressPermit>, RequestError> {

@@ -22,8 +22,8 @@ adapter::metrics! {
         pub closed: IntCounterVec = "carillon_sessions_closed_total", ["reason"];
         /// Engine.IO requests refused by reason.
         pub refused: IntCounterVec = "carillon_requests_refused_total", ["reason"];
-        /// Bytes of packets sent to clients, or queued for them, as WebSocket frames.
-        pub bytes_sent: IntCounter = "carillon_sent_bytes_total";
+        /// Bytes of answers that connections sent by themselves, past the lanes.
+        pub bytes_sent: IntCounter = "carillon_answers_sent_bytes_total";
     }
 }
 
@@ -48,6 +48,8 @@ adapter::metrics! {
     pub struct HubMetrics {
         /// Sockets connected by configured namespace.
         pub sockets: IntGaugeVec = "carillon_sockets", ["namespace"];
+        /// Bytes of events and answers that lanes handed to sessions, as WebSocket frames.
+        pub sent_bytes: IntCounter = "carillon_fan_out_sent_bytes_total";
         /// Packets handed to sockets by fan-out.
         pub deliveries: IntCounter = "carillon_deliveries_total";
         /// Volatile packets dropped because a socket was not writable.
@@ -176,8 +178,9 @@ impl HubMetrics {
         self.sockets.with_label_values(&[namespace.config().path.as_str()]).dec();
     }
 
-    pub(crate) fn fanned_out(&self, deliveries: u64) {
+    pub(crate) fn fanned_out(&self, deliveries: u64, bytes: usize) {
         self.deliveries.inc_by(deliveries);
+        self.sent_bytes.inc_by(bytes as u64);
     }
 
     pub(crate) fn volatile_dropped(&self) {

@@ -96,7 +96,10 @@ impl PublicServer {
     ) {
         while let Some(accepted) = stop_accepting.run_until_cancelled(listener.accept()).await {
             match accepted {
-                Ok((stream, peer)) => self.accept(stream, peer.ip(), &tasks, &stop),
+                Ok((stream, peer)) => {
+                    // On a dual-stack listener IPv4 peers come with mapped addresses.
+                    self.accept(stream, peer.ip().to_canonical(), &tasks, &stop);
+                }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     self.metrics.connections_refused.with_label_values(&["accept_error"]).inc();
@@ -175,7 +178,8 @@ impl PublicServer {
             }
             _ => {}
         }
-        let file = path.strip_prefix(&self.engine_path).filter(|file| !file.contains('/'));
+        let below = path.strip_prefix(self.engine_path.trim_end_matches('/'));
+        let file = below.and_then(|path| path.strip_prefix('/')).filter(|file| !file.contains('/'));
         file.and_then(|file| pages::client_file(file, request.headers().get(IF_NONE_MATCH)))
             .unwrap_or_else(not_found)
             .into()

@@ -319,6 +319,12 @@ pub fn renumber(json: &str, attachments: &[Bytes]) -> EventData {
     EventData { json: out.into(), attachments: kept }
 }
 
+/// Whether a text that was composed of valid values keeps the limits which every receiver checks: a value that
+/// was as deep as it may be is too deep inside of another.
+pub fn is_within_limits(json: &str) -> bool {
+    !json::needs_limits(json) || json::validate(json).is_ok()
+}
+
 /// Appends the object that stands for the attachment `num`.
 pub(crate) fn push_placeholder(out: &mut String, num: usize) {
     out.push_str(r#"{"_placeholder":true,"num":"#);

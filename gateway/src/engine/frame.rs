@@ -42,6 +42,11 @@ impl Frame {
         Self::from_websocket(bytes)
     }
 
+    /// Whether there is no packet in it, so nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.0.websocket.is_empty()
+    }
+
     /// The packets as WebSocket frames.
     pub fn websocket(&self) -> &[u8] {
         &self.0.websocket

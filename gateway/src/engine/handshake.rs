@@ -3,8 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 use protocol::engine::OpenPacket;
@@ -114,12 +114,18 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
-/// The 101.
-pub fn switching_protocols(accept: &HeaderValue) -> Response {
+/// The 101. Of the subprotocols a client offers, which mean nothing to Engine.IO, the first is taken
+/// as Node's server does: a client that offered some gives up without one.
+pub fn switching_protocols(accept: &HeaderValue, offered: &HeaderMap) -> Response {
     let mut response = status_response(StatusCode::SWITCHING_PROTOCOLS);
     let headers = response.headers_mut();
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept.clone());
+    let protocols = offered.get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
+    let first = protocols.and_then(|protocols| protocols.split(',').next()).map(str::trim);
+    if let Some(Ok(protocol)) = first.map(HeaderValue::from_str) {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
     response
 }

@@ -56,6 +56,7 @@ impl Outbox {
     /// never a limit on one message.
     pub fn push(&mut self, frame: &Frame, bytes_max: usize) -> Result<(), Overflow> {
         let len = frame.websocket().len();
+        debug_assert_ne!(len, 0, "an empty frame would look like a kernel that takes nothing");
         if !self.queue.is_empty() && self.bytes + len > bytes_max {
             return Err(Overflow);
         }
@@ -72,10 +73,12 @@ impl Outbox {
         bytes_max: usize,
     ) -> io::Result<Result<Written, Overflow>> {
         if !self.queue.is_empty() {
+            // What waits goes first; only what is left then counts against the limit.
+            let before = self.write(stream)?;
             if self.push(frame, bytes_max).is_err() {
                 return Ok(Err(Overflow));
             }
-            return self.write(stream).map(Ok);
+            return if before == Written::All { self.write(stream) } else { Ok(before) }.map(Ok);
         }
         let bytes = frame.websocket();
         let written = try_write(stream, bytes)?;
@@ -158,6 +161,11 @@ impl Outbox {
         payload
     }
 
+    /// Whether the kernel has taken a part of a frame and waits for the rest.
+    pub fn is_cut(&self) -> bool {
+        self.head_written > 0
+    }
+
     /// Forgets everything: the session is over.
     pub fn clear(&mut self) {
         *self = Self::default();
@@ -196,6 +204,16 @@ mod tests {
         assert_eq!(outbox.push(&frame, 10), Ok(()));
         assert_eq!(outbox.push(&frame, 10), Err(Overflow));
         assert_eq!(outbox.bytes(), frame.websocket().len());
+    }
+
+    #[tokio::test]
+    async fn a_backlog_counts_only_once_the_kernel_was_offered_it() {
+        let (_client, server) = pair().await;
+        let mut outbox = Outbox::default();
+        let frame = Frame::text(&"x".repeat(1000));
+        assert_eq!(outbox.push(&frame, 1500), Ok(()));
+        let sent = outbox.send(&frame, &server, 1500).expect("write");
+        assert_eq!(sent, Ok(Written::All));
     }
 
     #[tokio::test]

@@ -245,7 +245,9 @@ async fn wait_for_room(session: &Session) -> Result<(), RequestError> {
         return Ok(());
     }
     let timeout = session.core.limits.overload_timeout;
+    session.pause();
     let waited = tokio::time::timeout(timeout, inbound.wait_ready()).await;
+    session.resume();
     waited.map_err(|_| RequestError::Refused(CloseReason::Overload))
 }
 

@@ -47,8 +47,10 @@ pub(super) struct Inner {
     pong_due: Millis,
     /// Since when the peer has taken nothing of a waiting outbox; 0 while nothing waits.
     stalled_since: Millis,
-    /// Reading is paused because the node is busy: the missing pong is not the client's fault.
-    pub(super) reading_paused: bool,
+    /// Since when reading is paused because the node is busy; 0 while it is not.
+    paused_since: Millis,
+    /// The outbox was given up in the middle of a frame: nothing may follow it on this connection.
+    cut: bool,
     /// Frames were pushed whose flush is still owed.
     dirty: bool,
     deadline: Option<(Millis, CloseReason)>,
@@ -60,6 +62,31 @@ pub(super) enum Transport {
     WebSocket(Arc<TcpStream>),
     /// The session is over and its transport given up.
     None,
+}
+
+impl Transport {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Polling(_) => "polling",
+            Self::WebSocket(_) | Self::None => "websocket",
+        }
+    }
+
+    /// Bytes that may wait. A held poll takes all of them as soon as its task runs, so more of them
+    /// may come together until then.
+    fn backlog_max(&self, bytes_max: usize) -> usize {
+        match self {
+            Self::Polling(polling) if polling.is_waiting() => bytes_max.saturating_mul(4),
+            _ => bytes_max,
+        }
+    }
+}
+
+impl Inner {
+    fn give_up_outbox(&mut self) {
+        self.cut |= self.outbox.is_cut();
+        self.outbox.clear();
+    }
 }
 
 /// How far the end of a session has come.
@@ -89,7 +116,8 @@ impl Session {
             ping_due,
             pong_due: 0,
             stalled_since: 0,
-            reading_paused: false,
+            paused_since: 0,
+            cut: false,
             dirty: false,
             deadline: None,
         };
@@ -133,10 +161,17 @@ impl Session {
 
     /// The transport's name as Engine.IO writes it.
     pub fn transport_name(&self) -> &'static str {
-        match self.lock().transport {
-            Transport::Polling(_) => "polling",
-            Transport::WebSocket(_) | Transport::None => "websocket",
-        }
+        self.lock().transport.name()
+    }
+
+    /// Whether a close frame would land in the middle of another.
+    pub(super) fn is_cut(&self) -> bool {
+        self.lock().cut
+    }
+
+    /// Whether the session is over but still hands over what it holds.
+    pub(super) fn is_closing(&self) -> bool {
+        self.lock().phase == Phase::Closing
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -147,15 +182,17 @@ impl Session {
     /// Sends a frame now, without waiting; what the transport does not take is queued.
     pub fn send(self: &Arc<Self>, frame: &Frame) {
         let mut inner = self.lock();
-        if inner.phase != Phase::Open {
+        if inner.phase != Phase::Open || frame.is_empty() {
             return;
         }
         let bytes_max = self.core.config().outbox_max;
-        self.core.metrics.sent(frame.websocket().len());
         let Inner { outbox, transport, .. } = &mut *inner;
         let result = match transport {
             Transport::WebSocket(stream) => outbox.send(frame, stream, bytes_max),
-            _ => Ok(outbox.push(frame, bytes_max).map(|()| Written::Blocked { progress: 0 })),
+            other => {
+                let pushed = outbox.push(frame, other.backlog_max(bytes_max));
+                Ok(pushed.map(|()| Written::Blocked { progress: 0 }))
+            }
         };
         match result {
             Ok(Ok(Written::All)) => inner.stalled_since = 0,
@@ -175,20 +212,29 @@ impl Session {
     /// first to push does.
     pub fn push(self: &Arc<Self>, frame: &Frame) -> bool {
         let mut inner = self.lock();
-        if inner.phase != Phase::Open {
+        if inner.phase != Phase::Open || frame.is_empty() {
             return false;
         }
-        if inner.outbox.push(frame, self.core.config().outbox_max).is_err() {
+        if let Err(reason) = self.push_locked(&mut inner, frame) {
             drop(inner);
-            self.close(CloseReason::SlowConsumer);
+            self.close(reason);
             return false;
         }
-        self.core.metrics.sent(frame.websocket().len());
         if let Transport::Polling(_) = inner.transport {
             self.blocked(&mut inner, 0);
             return false;
         }
         !std::mem::replace(&mut inner.dirty, true)
+    }
+
+    /// A full outbox says nothing about the peer before the kernel has been offered what is in it.
+    fn push_locked(self: &Arc<Self>, inner: &mut Inner, frame: &Frame) -> Result<(), CloseReason> {
+        let backlog_max = inner.transport.backlog_max(self.core.config().outbox_max);
+        if inner.outbox.push(frame, backlog_max).is_ok() {
+            return Ok(());
+        }
+        self.flush_locked(inner)?;
+        inner.outbox.push(frame, backlog_max).map_err(|Overflow| CloseReason::SlowConsumer)
     }
 
     /// Writes what was pushed, without waiting.
@@ -292,24 +338,53 @@ impl Session {
     }
 
     /// The heartbeat's answer arrived.
-    pub(super) fn on_pong(&self) {
+    pub(super) fn on_pong(self: &Arc<Self>) {
         let now = self.core.timer.now();
         let mut inner = self.lock();
         inner.pong_due = 0;
         inner.ping_due = now + millis(self.core.config().ping_interval);
+        let ping_due = inner.ping_due;
+        // Earlier than the pong was due, if the timeout is longer than the interval.
+        self.schedule(&mut inner, ping_due);
     }
 
     /// Closes the session with `reason` unless [`Session::clear_deadline`] comes first.
     pub fn set_deadline(self: &Arc<Self>, timeout: Duration, reason: CloseReason) {
         let at = self.core.timer.now() + millis(timeout);
         let mut inner = self.lock();
-        inner.deadline = Some((at, reason));
-        self.schedule(&mut inner, at);
+        if inner.phase == Phase::Open {
+            inner.deadline = Some((at, reason));
+            self.schedule(&mut inner, at);
+        }
     }
 
-    /// Forgets the deadline.
+    /// Forgets the deadline. That of a session which is over already stays.
     pub fn clear_deadline(&self) {
-        self.lock().deadline = None;
+        let mut inner = self.lock();
+        if inner.phase == Phase::Open {
+            inner.deadline = None;
+        }
+    }
+
+    /// Nothing is read until [`Session::resume`], because the node is busy: what the client owes
+    /// cannot arrive meanwhile.
+    pub(super) fn pause(&self) {
+        self.lock().paused_since = self.core.timer.now().max(1);
+    }
+
+    /// Reading goes on; the client has as much time left as when it was paused.
+    pub(super) fn resume(&self) {
+        let mut inner = self.lock();
+        let paused = self.core.timer.now().saturating_sub(inner.paused_since);
+        inner.paused_since = 0;
+        if inner.pong_due != 0 {
+            inner.pong_due += paused;
+        }
+        if inner.phase == Phase::Open
+            && let Some((at, _)) = &mut inner.deadline
+        {
+            *at += paused;
+        }
     }
 
     fn schedule(self: &Arc<Self>, inner: &mut Inner, due: Millis) {
@@ -347,12 +422,14 @@ impl Session {
 
     fn overdue(&self, inner: &Inner, now: Millis) -> Option<CloseReason> {
         let config = self.core.config();
+        let paused = inner.paused_since != 0 && inner.phase == Phase::Open;
         if let Some((at, reason)) = inner.deadline
             && now >= at
+            && !paused
         {
             return Some(reason);
         }
-        if inner.pong_due != 0 && now >= inner.pong_due && !inner.reading_paused {
+        if inner.pong_due != 0 && now >= inner.pong_due && !paused {
             return Some(CloseReason::PingTimeout);
         }
         let stall_timeout = match inner.transport {
@@ -397,8 +474,9 @@ impl Session {
             return;
         }
         let keeps_backlog = reason.hands_over_backlog();
+        let transport = inner.transport.name();
         if !keeps_backlog {
-            inner.outbox.clear();
+            inner.give_up_outbox();
         }
         match &mut inner.transport {
             Transport::WebSocket(_) => {
@@ -430,7 +508,7 @@ impl Session {
             // The kernel's own backlog for a peer that does not read is given up as well.
             super::websocket::reset_on_close(&stream);
         }
-        self.core.metrics.closed(reason, self.transport_name());
+        self.core.metrics.closed(reason, transport);
         self.inbound().closed(self, reason);
         if closed {
             self.finish();
@@ -444,7 +522,7 @@ impl Session {
     pub(super) fn finish(&self) {
         let mut inner = self.lock();
         inner.phase = Phase::Closed;
-        inner.outbox.clear();
+        inner.give_up_outbox();
         if let Transport::Polling(polling) = &mut inner.transport {
             polling.wake();
         }

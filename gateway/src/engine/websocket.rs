@@ -350,6 +350,12 @@ impl Connection {
         let mut resume = !self.reader.partial.is_empty();
         let ended = loop {
             match poll_fn(|cx| self.poll(std::mem::take(&mut resume), cx)).await {
+                Stop::End(Ended::Refused(reason)) => {
+                    self.session.close(reason);
+                    if !self.session.is_closing() {
+                        break Ended::Refused(reason);
+                    }
+                }
                 Stop::End(ended) => break ended,
                 Stop::Pause => match Box::pin(wait_for_room(&self.session)).await {
                     Ok(()) => resume = true,
@@ -418,10 +424,10 @@ fn handler(session: &Arc<Session>) -> impl FnMut(Input<'_>, &mut Vec<u8>) -> Flo
 
 /// Waits until the node takes events again. Meanwhile nothing is read, so a pong cannot arrive.
 async fn wait_for_room(session: &Arc<Session>) -> Result<(), Ended> {
-    session.lock().reading_paused = true;
+    session.pause();
     let timeout = session.core.limits.overload_timeout;
     let waited = tokio::time::timeout(timeout, session.inbound().wait_ready()).await;
-    session.lock().reading_paused = false;
+    session.resume();
     waited.map_err(|_| Ended::Refused(CloseReason::Overload))
 }
 
@@ -448,7 +454,9 @@ async fn end(session: Arc<Session>, stream: Arc<TcpStream>, ended: Ended) {
         Ended::Closed => None,
     };
     session.finish();
-    goodbye(&stream, code).await;
+    if !session.is_cut() {
+        goodbye(&stream, code).await;
+    }
 }
 
 /// Sends a close frame, then waits a little for the peer to do the same: a socket that is dropped

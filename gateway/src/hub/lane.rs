@@ -57,6 +57,8 @@ pub enum Command {
     },
     /// Sends to all selected sockets.
     Broadcast(Broadcast),
+    /// Nothing; dropped once everything queued before is done.
+    Settle(mpsc::Sender<()>),
     /// Does something to all selected sockets.
     Each {
         /// The namespace.
@@ -246,6 +248,8 @@ pub struct Lane {
     /// Sessions with frames that were pushed and not yet flushed.
     dirty: Vec<Arc<Session>>,
     deliveries: u64,
+    /// Bytes handed to sessions since the last report.
+    bytes: usize,
 }
 
 impl Lane {
@@ -262,6 +266,7 @@ impl Lane {
             epoch: 0,
             dirty: Vec::new(),
             deliveries: 0,
+            bytes: 0,
         }
     }
 
@@ -273,7 +278,8 @@ impl Lane {
             let n_commands = commands.len();
             self.carry_out(&mut commands);
             self.flush();
-            self.metrics.fanned_out(std::mem::take(&mut self.deliveries));
+            let bytes = std::mem::take(&mut self.bytes);
+            self.metrics.fanned_out(std::mem::take(&mut self.deliveries), bytes);
             queue.taken(n_commands);
             if commands.capacity() > QUEUE_COMMANDS_MAX {
                 commands = Vec::new();
@@ -336,6 +342,7 @@ impl Lane {
                 self.namespaces.entry(socket.namespace().index()).or_default().add(socket);
             }
             Command::Remove(socket) => self.remove(&socket),
+            Command::Settle(done) => drop(done),
             Command::Change(socket, membership) => self.change(&socket, &membership),
             Command::Each { namespace, selection, action, done } => {
                 self.each(&namespace, &selection, &action);
@@ -345,6 +352,7 @@ impl Lane {
     }
 
     fn send(&mut self, session: &Arc<Session>, frame: &Frame, alone: bool) {
+        self.bytes += frame.websocket().len();
         if alone {
             session.send(frame);
         } else if session.push(frame) {
@@ -380,9 +388,10 @@ impl Lane {
         } else {
             Frame::concat(std::iter::once(&broadcast.frame).chain(&more))
         };
-        let Self { dirty, deliveries, metrics, epoch, .. } = self;
+        let Self { dirty, deliveries, bytes, metrics, epoch, .. } = self;
         members.select(&broadcast.selection, epoch, |member: &Member| {
             *deliveries += n_packets;
+            *bytes += frame.websocket().len();
             if let Some(asked) = &broadcast.question {
                 asked.question.ask(member.socket.id());
             }

@@ -85,6 +85,16 @@ impl Lanes {
         self.queues.iter().map(|queue| queue.depth()).sum()
     }
 
+    /// Waits until everything that is queued now is done.
+    pub async fn settled(&self) {
+        let (done, mut all_done) = mpsc::channel(1);
+        for queue in &self.queues {
+            queue.push(Command::Settle(done.clone()));
+        }
+        drop(done);
+        let _ = all_done.recv().await;
+    }
+
     /// Ends the lanes once they have done what is queued.
     pub fn close(&self) {
         for queue in &self.queues {
@@ -100,6 +110,9 @@ impl Lanes {
         flags: Flags,
         data: &EventData,
     ) {
+        if self.is_elsewhere(namespace, &selection) {
+            return;
+        }
         let frame = self.codec.event(namespace.name(), None, data);
         let volatile = flags.volatile;
         if let Some(id) = self.single_id(namespace, &selection) {
@@ -148,6 +161,12 @@ impl Lanes {
         }
         drop(done);
         let _ = all_done.recv().await;
+    }
+
+    /// Whether only a socket of another node is selected.
+    fn is_elsewhere(&self, namespace: &Namespace, selection: &Selection) -> bool {
+        let [room] = selection.rooms.as_slice() else { return false };
+        Id::parse(room).is_some_and(|id| id.tag() != self.tag) && !namespace.has_room(room)
     }
 
     /// The one socket of this node that is selected by its id alone: one lane can serve it, unless

@@ -1,10 +1,10 @@
 //! Arguments as a rule writes them, and how they become the JSON text of an event or an ack.
 
 use super::{
-    Refusal,
+    Refusal, RefusalCode,
     arguments::{Found, Reference, Source},
 };
-use protocol::socket::{EventData, renumber};
+use protocol::socket::{EventData, is_within_limits, renumber};
 
 /// The arguments of an event or an ack.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +58,10 @@ impl Template {
             }
         }
         json.push(']');
+        if !is_within_limits(&json) {
+            let message = "the event is nested too deep for this rule";
+            return Err(Refusal::new(RefusalCode::BadArgument, message));
+        }
         Ok(if source.attachments.is_empty() {
             EventData { json: json.into_boxed_str(), attachments: Vec::new() }
         } else {

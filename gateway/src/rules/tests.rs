@@ -498,3 +498,12 @@ fn a_direct_message_goes_to_an_id_only() {
     let Action::Emit(emission) = &decision.actions[0] else { panic!("an emit") };
     assert_eq!(emission.target, Target::Id(OTHER_ID.into()));
 }
+
+#[test]
+fn a_value_that_is_too_deep_inside_of_another_is_refused() {
+    let rules = one("ack = [{ inner = \"$0\" }]");
+    let nested = |depth: usize| format!(r#"["e",{}{}]"#, "[".repeat(depth), "]".repeat(depth));
+    assert!(decide(&rules, &nested(62), &[]).is_ok());
+    let refusal = decide(&rules, &nested(63), &[]).expect_err("one level too many");
+    assert_eq!(refusal.code, RefusalCode::BadArgument);
+}

@@ -50,6 +50,13 @@ impl Pace {
         }
     }
 
+    /// A response is on its way to a client that reads it.
+    fn bytes_left(&self) {
+        if self.state.load(Ordering::Relaxed) != REQUEST {
+            self.enter(IDLE);
+        }
+    }
+
     /// The head of a request is complete.
     pub fn request_began(&self) {
         self.enter(REQUEST);
@@ -110,7 +117,11 @@ impl Write for PacedStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if polled.is_ready() {
+            self.pace.bytes_left();
+        }
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -130,6 +141,10 @@ impl Write for PacedStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        if polled.is_ready() {
+            self.pace.bytes_left();
+        }
+        polled
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use ppp::v2::{Addresses, Header};
+use ppp::v2::{Addresses, Command, Header};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -25,6 +25,9 @@ pub async fn read(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
     header.resize(FIXED_BYTES + rest, 0);
     stream.read_exact(&mut header[FIXED_BYTES..]).await?;
     let header = Header::try_from(header.as_slice()).map_err(|_| io::ErrorKind::InvalidData)?;
+    if header.command == Command::Local {
+        return Ok(None);
+    }
     Ok(match header.addresses {
         Addresses::IPv4(addresses) => Some(addresses.source_address.into()),
         Addresses::IPv6(addresses) => Some(IpAddr::from(addresses.source_address).to_canonical()),

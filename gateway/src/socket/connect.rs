@@ -11,7 +11,7 @@ use crate::engine::CloseReason;
 use crate::hub::{Command, Namespace, NamespaceChange, Socket};
 use crate::rules::{Context, Refusal};
 
-/// CONNECTs that may be refused on one connection before it is closed: a client retries on its own
+/// CONNECTs that may be refused in a row before the connection is closed: a client retries on its own
 /// only after a delay, so many refusals in a row are an attack or a broken loop.
 const REFUSALS_MAX: u16 = 100;
 
@@ -19,11 +19,10 @@ impl Turn<'_> {
     pub(super) fn connect(&mut self, packet: &Packet<'_>) -> Result<(), CloseReason> {
         let auth = parse_auth(packet.data).map_err(|_| CloseReason::ParseError)?;
         let name = packet.namespace;
-        match self.find(name) {
-            // The namespace is there already: a second CONNECT means nothing.
-            Some(socket) if !socket.is_gone() => return Ok(()),
-            Some(_) => self.state.sockets.retain(|socket| socket.namespace().name() != name),
-            None => {}
+        self.state.sockets.retain(|socket| !socket.is_gone());
+        if self.find(name).is_some() {
+            // It is connected already: a second CONNECT means nothing.
+            return Ok(());
         }
         if self.state.sockets.len() >= self.gateway.config.namespaces_per_client_max {
             return self.refuse(name, "Too many namespaces", None);
@@ -48,6 +47,7 @@ impl Turn<'_> {
         self.queueing();
         lanes.of(id).push(Command::Add { socket: socket.clone(), greeting });
         self.state.sockets.push(socket.clone());
+        self.state.n_refused = 0;
         self.session.clear_deadline();
         self.act(&socket, decision.actions);
         Ok(())
