@@ -2,10 +2,11 @@
 //! for clients that use `socket.io-msgpack-parser`. One choice for the whole node, so that a
 //! broadcast is encoded once.
 
+use std::cell::RefCell;
+
 use protocol::frame::{self as websocket, Opcode};
 use protocol::msgpack;
 use protocol::socket::{self, EventData, PacketKind};
-use serde_json::json;
 
 use crate::config::Parser;
 use crate::engine::{Frame, frame};
@@ -32,7 +33,8 @@ impl Codec {
 
     /// The answer to a CONNECT.
     pub fn connect(self, namespace: &str, sid: &str) -> Frame {
-        let json = json!({ "sid": sid }).to_string().into();
+        // An id needs no escapes.
+        let json = format!(r#"{{"sid":"{sid}"}}"#).into();
         self.frame(
             PacketKind::Connect,
             namespace,
@@ -68,6 +70,14 @@ impl Codec {
     }
 }
 
+/// Bytes of the buffer for texts that a thread keeps.
+const TEXT_KEPT: usize = 16 * 1024;
+
+thread_local! {
+    /// A text is written before the header that holds its length.
+    static TEXT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
 fn append_text(
     out: &mut Vec<u8>,
     kind: PacketKind,
@@ -77,10 +87,13 @@ fn append_text(
 ) {
     let n_attachments = data.attachments.len();
     let kind = kind.with_attachments(n_attachments);
-    let mut packet = String::with_capacity(data.json.len() + namespace.len() + 24);
-    packet.push('4');
-    socket::encode_packet(&mut packet, kind, n_attachments, namespace, id, &data.json);
-    frame::append_text(out, &packet);
+    TEXT.with_borrow_mut(|packet| {
+        packet.clear();
+        packet.push('4');
+        socket::encode_packet(packet, kind, n_attachments, namespace, id, &data.json);
+        frame::append_text(out, packet);
+        packet.shrink_to(TEXT_KEPT);
+    });
     for attachment in &data.attachments {
         frame::append_binary(out, attachment);
     }

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::close::CloseReason;
 use self::error::{RequestError, Response};
 pub use self::frame::Frame;
-use self::handshake::Query;
+use self::handshake::{OpenPackets, Query};
 use self::registry::Registry;
 pub use self::session::Session;
 use self::session::Transport;
@@ -113,6 +113,7 @@ pub struct Engine {
 pub struct Core {
     config: EngineConfig,
     limits: EngineLimits,
+    open_packets: OpenPackets,
     tag: NodeTag,
     addresses: AddressLimit,
     pub(crate) metrics: EngineMetrics,
@@ -154,6 +155,20 @@ pub struct Answer {
     pub takeover: Option<Takeover>,
 }
 
+/// How far a request has come.
+pub enum Begun {
+    /// It is answered.
+    Answered(Answer),
+    /// It belongs to this session, and its answer takes time.
+    Polling(Arc<Session>),
+}
+
+impl From<Answer> for Begun {
+    fn from(answer: Answer) -> Self {
+        Self::Answered(answer)
+    }
+}
+
 impl From<Response> for Answer {
     fn from(response: Response) -> Self {
         Self { response, takeover: None }
@@ -171,6 +186,7 @@ impl Engine {
         handler: Arc<dyn Handler>,
     ) -> Self {
         let core = Core {
+            open_packets: OpenPackets::new(&config),
             config,
             limits,
             tag,
@@ -199,9 +215,8 @@ impl Engine {
 
     /// Whether `path` is the engine's.
     pub fn serves(&self, path: &str) -> bool {
-        // With and without the slash: clients have the same option as servers, and a difference
-        // between the two should not cost anybody a day.
-        path.trim_end_matches('/') == self.core.config.path.trim_end_matches('/')
+        let own = self.core.config.path.as_str();
+        path == own || (self.core.config.add_trailing_slash && own.strip_suffix('/') == Some(path))
     }
 
     /// Answers a request of the client at `address`.
@@ -210,42 +225,73 @@ impl Engine {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        match self.begin(&request, address) {
+            Begun::Answered(answer) => answer,
+            Begun::Polling(session) => self.finish(session, request).await,
+        }
+    }
+
+    /// Answers a request if that needs no wait. Kept apart from [`Engine::finish`] because most
+    /// connections of a busy node begin with a request of this kind, and a future for all the others
+    /// is large.
+    pub fn begin<B>(&self, request: &Request<B>, address: IpAddr) -> Begun {
         let verdict = origin::check(&self.core.config, request.headers());
         let mut answer = if verdict == origin::Verdict::Refused {
-            self.refuse(RequestError::Forbidden, &request)
+            self.refuse(RequestError::Forbidden, request)
         } else if request.method() == Method::OPTIONS {
             let requested = request.headers().get(http::header::ACCESS_CONTROL_REQUEST_HEADERS);
             origin::preflight(requested).into()
         } else {
-            self.route(request, address).await
+            match self.route(request, address) {
+                Begun::Answered(answer) => answer,
+                polling => return polling,
+            }
         };
         origin::apply(&self.core.config, &verdict, &mut answer.response);
-        answer
+        Begun::Answered(answer)
     }
 
-    async fn route<B>(&self, request: Request<B>, address: IpAddr) -> Answer
+    /// Serves a request of a session that is on polling, as [`Engine::begin`] asked for.
+    pub async fn finish<B>(&self, session: Arc<Session>, request: Request<B>) -> Answer
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let query = match Query::parse(&request, &self.core.config) {
+        let verdict = origin::check(&self.core.config, request.headers());
+        let mut response = match *request.method() {
+            Method::GET => polling::poll(&session).await,
+            _ => polling::post(&session, request).await,
+        };
+        origin::apply(&self.core.config, &verdict, &mut response);
+        response.into()
+    }
+
+    fn route<B>(&self, request: &Request<B>, address: IpAddr) -> Begun {
+        let query = match Query::parse(request, &self.core.config) {
             Ok(query) => query,
-            Err(error) => return self.refuse(error, &request),
+            Err(error) => return self.refuse(error, request).into(),
         };
         match (&query.sid, query.websocket) {
-            (None, false) => self.open_polling(&request, address),
-            (None, true) => self.open_websocket(&request, address),
+            (None, false) => self.open_polling(request, address).into(),
+            (None, true) => self.open_websocket(request, address).into(),
             (Some(sid), websocket) => {
                 let session = Id::parse(sid).and_then(|id| self.core.registry.get(id));
-                let Some(session) = session else {
-                    return self.refuse(RequestError::UnknownSession, &request);
-                };
-                if websocket {
-                    self.upgrade(&request, &session)
-                } else {
-                    self.serve_polling(request, &session).await
+                match session {
+                    None => self.refuse(RequestError::UnknownSession, request).into(),
+                    Some(session) if websocket => self.upgrade(request, &session).into(),
+                    Some(session) => self.check_polling(request, session),
                 }
             }
+        }
+    }
+
+    fn check_polling<B>(&self, request: &Request<B>, session: Arc<Session>) -> Begun {
+        if !matches!(session.lock().transport, Transport::Polling(_)) {
+            return self.refuse(RequestError::BadRequest, request).into();
+        }
+        match *request.method() {
+            Method::GET | Method::POST => Begun::Polling(session),
+            _ => self.refuse(RequestError::Method, request).into(),
         }
     }
 
@@ -260,21 +306,6 @@ impl Engine {
         response.into()
     }
 
-    async fn serve_polling<B>(&self, request: Request<B>, session: &Arc<Session>) -> Answer
-    where
-        B: http_body::Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        if !matches!(session.lock().transport, Transport::Polling(_)) {
-            return self.refuse(RequestError::BadRequest, &request);
-        }
-        match *request.method() {
-            Method::GET => polling::poll(session).await.into(),
-            Method::POST => polling::post(session, request).await.into(),
-            _ => self.refuse(RequestError::Method, &request),
-        }
-    }
-
     fn open_polling<B>(&self, request: &Request<B>, address: IpAddr) -> Answer {
         if request.method() != Method::GET {
             return self.refuse(RequestError::HandshakeMethod, request);
@@ -285,7 +316,7 @@ impl Engine {
         };
         let transport = Transport::Polling(Box::default());
         let session = self.open(address, permit, transport);
-        let open = handshake::open_packet(&self.core.config, session.id(), true);
+        let open = self.core.open_packets.polling(session.id());
         let mut response = error::payload_response(open);
         handshake::set_cookie(&self.core.config, session.id(), &mut response);
         response.into()
@@ -358,7 +389,7 @@ impl Engine {
                 let stream = Arc::new(stream);
                 let transport = Transport::WebSocket(stream.clone());
                 let session = self.open(address, permit, transport);
-                let open = handshake::open_packet(&self.core.config, session.id(), false);
+                let open = self.core.open_packets.websocket(session.id());
                 session.send(&Frame::text(&open));
                 Some(Connection::new(session, stream, received))
             }

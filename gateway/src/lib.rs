@@ -7,7 +7,7 @@
 //! - [`server`] accepts connections; [`engine`] holds Engine.IO sessions on them.
 //! - [`socket`] is the Socket.IO edge: packets in, decisions of [`rules`], packets out by [`codec`].
 //! - [`hub`] owns sockets and rooms, in lanes; whoever sends to sockets goes through it.
-//! - [`config`], [`cli`], [`telemetry`], [`metrics`], [`readiness`], [`limit`], [`pages`] and [`task`]
+//! - [`config`], [`cli`], [`telemetry`], [`metrics`], [`readiness`], [`limit`], [`hash`], [`pages`] and [`task`]
 //!   serve all of them.
 
 pub mod app;
@@ -16,6 +16,7 @@ pub mod codec;
 pub mod config;
 pub mod drain;
 pub mod engine;
+pub mod hash;
 pub mod hub;
 pub mod limit;
 pub mod metrics;

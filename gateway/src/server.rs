@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::address::Resolver;
 use self::connection::Upgraded;
 use crate::config::ServerConfig;
-use crate::engine::{Answer, Connection, Engine};
+use crate::engine::{Answer, Begun, Connection, Engine};
 use crate::limit::{AddressLimit, AddressPermit};
 use crate::metrics::NodeMetrics;
 use crate::pages;
@@ -129,7 +129,8 @@ impl PublicServer {
         let tasks_of_websockets = tasks.clone();
         self.metrics.connections.inc();
         let gauge = ConnectionGauge(self.metrics.connections.clone());
-        tasks.spawn_until(stop, async move {
+        // Boxed at once: the runtime moves what it is given, and this has the size of a request.
+        let served = Box::pin(async move {
             let held = Held { _permit: permit.map(Box::new), _gauge: gauge };
             let Some(upgraded) = connection::serve(&server, stream, peer).await else { return };
             let Upgraded { takeover, stream, received } = upgraded;
@@ -140,41 +141,40 @@ impl PublicServer {
                 tasks_of_websockets.spawn(serve_websocket(connection, held));
             }
         });
+        tasks.spawn_until(stop, served);
     }
 
-    /// Answers one request of the peer at `peer`.
-    async fn respond(&self, request: Request<Incoming>, peer: IpAddr) -> Answer {
-        let client = self.resolver.resolve(peer, request.headers());
-        let mut answer = self.route(request, client).await;
-        if self.readiness.is_draining() && answer.takeover.is_none() {
-            // The connection's next request belongs to another node.
+    /// Answers a request of the peer at `peer`, if that needs no wait.
+    fn begin(&self, request: &Request<Incoming>, peer: IpAddr) -> Begun {
+        let path = request.uri().path();
+        if self.engine.serves(path) {
+            let client = self.resolver.resolve(peer, request.headers());
+            return self.engine.begin(request, client);
+        }
+        Begun::Answered(self.page(request, path).into())
+    }
+
+    /// Gives a response what depends on the connection and not on the request.
+    fn complete(&self, answer: &mut Answer, chunked: bool) {
+        // The connection's next request belongs to another node while this one drains, and what was
+        // smuggled in behind a body of doubtful length gets no turn of its own.
+        if answer.takeover.is_none() && (chunked || self.readiness.is_draining()) {
             let close = HeaderValue::from_static("close");
             answer.response.headers_mut().insert(CONNECTION, close);
         }
-        answer
     }
 
-    async fn route(&self, request: Request<Incoming>, client: IpAddr) -> Answer {
-        let path = request.uri().path();
-        if self.engine.serves(path) {
-            // What smuggles a second request behind a body of doubtful length gets no second turn.
-            let chunked = request.headers().contains_key(http::header::TRANSFER_ENCODING);
-            let mut answer = self.engine.handle(request, client).await;
-            if chunked {
-                let close = HeaderValue::from_static("close");
-                answer.response.headers_mut().insert(CONNECTION, close);
-            }
-            return answer;
-        }
+    /// Whatever is not Engine.IO.
+    fn page(&self, request: &Request<Incoming>, path: &str) -> Response<Body> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return not_found().into();
+            return not_found();
         }
         match path {
-            "/" if self.demo => return pages::demo_page().into(),
-            "/healthz" if self.config.public_probes => return word(StatusCode::OK, "ok\n").into(),
+            "/" if self.demo => return pages::demo_page(),
+            "/healthz" if self.config.public_probes => return word(StatusCode::OK, "ok\n"),
             "/readyz" if self.config.public_probes => {
                 let (status, text) = self.readiness.state(self.gateway.hub()).probe();
-                return word(status, text).into();
+                return word(status, text);
             }
             _ => {}
         }
@@ -182,7 +182,6 @@ impl PublicServer {
         let file = below.and_then(|path| path.strip_prefix('/')).filter(|file| !file.contains('/'));
         file.and_then(|file| pages::client_file(file, request.headers().get(IF_NONE_MATCH)))
             .unwrap_or_else(not_found)
-            .into()
     }
 }
 

@@ -67,17 +67,56 @@ fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
-/// The packet that opens a session, its type digit included.
-pub fn open_packet(config: &EngineConfig, id: Id, polling: bool) -> String {
-    let upgrades = polling && config.allow_upgrades && config.transports.websocket;
-    let packet = OpenPacket {
-        sid: id.as_str(),
-        upgrades: if upgrades { vec!["websocket"] } else { Vec::new() },
-        ping_interval: config.ping_interval,
-        ping_timeout: config.ping_timeout,
-        max_payload: config.max_payload as u64,
-    };
-    format!("0{}", packet.to_json())
+/// The packets that open sessions, but for the session id: all the rest is the same for all.
+pub struct OpenPackets {
+    polling: OpenTail,
+    websocket: OpenTail,
+}
+
+/// What follows the session id.
+struct OpenTail(String);
+
+impl OpenPackets {
+    /// Writes the packets once.
+    pub fn new(config: &EngineConfig) -> Self {
+        let upgrades = config.allow_upgrades && config.transports.websocket;
+        Self {
+            polling: OpenTail::new(config, if upgrades { vec!["websocket"] } else { Vec::new() }),
+            websocket: OpenTail::new(config, Vec::new()),
+        }
+    }
+
+    /// The packet for a session that begins with polling.
+    pub fn polling(&self, id: Id) -> String {
+        self.polling.packet(id)
+    }
+
+    /// The packet for a session that begins with WebSocket.
+    pub fn websocket(&self, id: Id) -> String {
+        self.websocket.packet(id)
+    }
+}
+
+/// The packet's type digit and its text up to the session id.
+const OPEN_HEAD: &str = r#"0{"sid":""#;
+
+impl OpenTail {
+    fn new(config: &EngineConfig, upgrades: Vec<&str>) -> Self {
+        let packet = OpenPacket {
+            sid: "",
+            upgrades,
+            ping_interval: config.ping_interval,
+            ping_timeout: config.ping_timeout,
+            max_payload: config.max_payload as u64,
+        };
+        let json = packet.to_json();
+        let tail = json.strip_prefix(&OPEN_HEAD[1..]);
+        Self(tail.expect("the session id comes first").to_owned())
+    }
+
+    fn packet(&self, id: Id) -> String {
+        [OPEN_HEAD, id.as_str(), &self.0].concat()
+    }
 }
 
 /// Sets the session cookie, if one is configured. It is for balancers only: this node never reads it.

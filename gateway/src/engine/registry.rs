@@ -1,12 +1,12 @@
 //! The sessions of a node by their secret id.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::id::Id;
 
 use super::session::Session;
+use crate::hash::OwnKeyMap;
 
 /// Maps that are locked one by one: polls of different sessions seldom meet.
 const SHARDS: usize = 16;
@@ -14,12 +14,12 @@ const SHARDS: usize = 16;
 /// Every session that a request may name.
 #[derive(Default)]
 pub struct Registry {
-    shards: [Mutex<HashMap<Id, Arc<Session>>>; SHARDS],
+    shards: [Mutex<OwnKeyMap<Id, Arc<Session>>>; SHARDS],
     len: AtomicUsize,
 }
 
 impl Registry {
-    fn shard(&self, id: Id) -> MutexGuard<'_, HashMap<Id, Arc<Session>>> {
+    fn shard(&self, id: Id) -> MutexGuard<'_, OwnKeyMap<Id, Arc<Session>>> {
         // The last characters are random and base64url has 64 of them: all shards fill evenly.
         let last = id.as_str().as_bytes()[protocol::id::ID_LEN - 1];
         self.shards[usize::from(last) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)

@@ -3,7 +3,6 @@
 //! A lane takes everything that waits before it writes anything, so that a burst of messages to a
 //! socket becomes one write. Order is first in, first out.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +17,7 @@ use super::ack::Question;
 use super::namespace::Namespace;
 use super::room::{Member, Members, Socket};
 use crate::engine::{CloseReason, Frame, Session};
+use crate::hash::OwnKeyMap;
 use crate::metrics::HubMetrics;
 
 /// Commands that may wait before senders are asked to wait.
@@ -241,7 +241,7 @@ impl Command {
 /// The task of one lane.
 pub struct Lane {
     queue: Arc<LaneQueue>,
-    namespaces: HashMap<u32, Members>,
+    namespaces: OwnKeyMap<u32, Members>,
     departures: Arc<dyn Departures>,
     metrics: HubMetrics,
     epoch: u64,
@@ -260,7 +260,7 @@ impl Lane {
     ) -> Self {
         Self {
             queue,
-            namespaces: HashMap::new(),
+            namespaces: OwnKeyMap::default(),
             departures,
             metrics,
             epoch: 0,
@@ -322,12 +322,9 @@ impl Lane {
             Command::Broadcast(broadcast) => self.broadcast(broadcast, Vec::new(), 1, alone),
             Command::Send(session, frame) => self.send(&session, &frame, alone),
             Command::Direct { namespace, id, frame, volatile } => {
-                let member = self.namespaces.get(&namespace.index()).and_then(|members| {
-                    members
-                        .own_room(id.as_str())
-                        .map(|slot| members.slots[slot as usize].session.clone())
-                });
-                if let Some(session) = member {
+                let members = self.namespaces.get(&namespace.index());
+                let member = members.and_then(|members| members.by_own_room(id));
+                if let Some(session) = member.map(|member| member.session.clone()) {
                     self.deliveries += 1;
                     if volatile {
                         self.send_volatile(&session, &frame);
@@ -410,7 +407,7 @@ impl Lane {
     fn remove(&mut self, socket: &Arc<Socket>) {
         let index = socket.namespace().index();
         let Some(members) = self.namespaces.get_mut(&index) else { return };
-        if !members.by_id.contains_key(&socket.id()) {
+        if !members.has(socket) {
             return;
         }
         socket.set_gone();
@@ -427,7 +424,7 @@ impl Lane {
     fn change(&mut self, socket: &Arc<Socket>, membership: &Membership) {
         let namespace = socket.namespace();
         let Some(members) = self.namespaces.get_mut(&namespace.index()) else { return };
-        if !members.by_id.contains_key(&socket.id()) {
+        if !members.has(socket) {
             return;
         }
         match membership {

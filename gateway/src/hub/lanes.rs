@@ -110,12 +110,14 @@ impl Lanes {
         flags: Flags,
         data: &EventData,
     ) {
-        if self.is_elsewhere(namespace, &selection) {
+        let single_id = single_id(namespace, &selection);
+        if single_id.is_some_and(|id| id.tag() != self.tag) {
+            // Only another node can have this socket.
             return;
         }
         let frame = self.codec.event(namespace.name(), None, data);
         let volatile = flags.volatile;
-        if let Some(id) = self.single_id(namespace, &selection) {
+        if let Some(id) = single_id {
             let lane = self.of(id);
             lane.push(Command::Direct { namespace: namespace.clone(), id, frame, volatile });
             return;
@@ -163,20 +165,6 @@ impl Lanes {
         let _ = all_done.recv().await;
     }
 
-    /// Whether only a socket of another node is selected.
-    fn is_elsewhere(&self, namespace: &Namespace, selection: &Selection) -> bool {
-        let [room] = selection.rooms.as_slice() else { return false };
-        Id::parse(room).is_some_and(|id| id.tag() != self.tag) && !namespace.has_room(room)
-    }
-
-    /// The one socket of this node that is selected by its id alone: one lane can serve it, unless
-    /// a server made others join that id as a room.
-    fn single_id(&self, namespace: &Namespace, selection: &Selection) -> Option<Id> {
-        let [room] = selection.rooms.as_slice() else { return None };
-        let id = Id::parse(room).filter(|id| id.tag() == self.tag)?;
-        (selection.except.is_empty() && !namespace.has_room(room)).then_some(id)
-    }
-
     async fn each(&self, namespace: &str, selection: &Selection, action: Action) {
         let Some(namespace) = self.namespaces.get(namespace) else { return };
         let (done, mut all_done) = mpsc::channel(1);
@@ -202,6 +190,14 @@ impl Lanes {
             });
         }
     }
+}
+
+/// The one socket that is selected by its id alone: one lane can serve it, unless a server made
+/// others join that id as a room.
+fn single_id(namespace: &Namespace, selection: &Selection) -> Option<Id> {
+    let [room] = selection.rooms.as_slice() else { return None };
+    let id = Id::parse(room)?;
+    (selection.except.is_empty() && !namespace.has_room(room)).then_some(id)
 }
 
 impl Local for Lanes {

@@ -9,6 +9,7 @@ use protocol::id::Id;
 
 use super::namespace::Namespace;
 use crate::engine::Session;
+use crate::hash::OwnKeyMap;
 
 /// One client in one namespace.
 pub struct Socket {
@@ -131,7 +132,7 @@ pub(super) struct Member {
 pub(super) struct Members {
     pub(super) slots: slab::Slab<Member>,
     pub(super) rooms: HashMap<RoomName, Room>,
-    pub(super) by_id: HashMap<Id, u32>,
+    pub(super) by_id: OwnKeyMap<Id, u32>,
 }
 
 impl Members {
@@ -214,10 +215,21 @@ impl Members {
         false
     }
 
+    /// The member that is in the room of its own id.
+    pub(super) fn by_own_room(&self, id: Id) -> Option<&Member> {
+        let member = &self.slots[*self.by_id.get(&id)? as usize];
+        member.own_room.then_some(member)
+    }
+
     /// The slot of the socket whose own room this is.
-    pub(super) fn own_room(&self, room: &str) -> Option<u32> {
-        let slot = *self.by_id.get(&Id::parse(room)?)?;
-        self.slots[slot as usize].own_room.then_some(slot)
+    fn own_room(&self, room: &str) -> Option<u32> {
+        self.by_own_room(Id::parse(room)?).map(|member| member.socket.slot() as u32)
+    }
+
+    /// Whether `socket` is here; its slot may belong to another one by now.
+    pub(super) fn has(&self, socket: &Arc<Socket>) -> bool {
+        let member = self.slots.get(socket.slot());
+        member.is_some_and(|member| Arc::ptr_eq(&member.socket, socket))
     }
 
     /// Calls `each` once for every selected member.

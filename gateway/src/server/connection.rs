@@ -1,7 +1,7 @@
 //! One TCP connection while it speaks HTTP.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +9,7 @@ use std::task::Poll;
 
 use axum::body::Body;
 use bytes::Bytes;
+use http::header::TRANSFER_ENCODING;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -18,7 +19,7 @@ use tokio::net::TcpStream;
 use super::PublicServer;
 use super::pace::{Pace, PacedStream};
 use super::proxy_protocol;
-use crate::engine::Takeover;
+use crate::engine::{Answer, Begun, Takeover};
 
 /// Most bytes of one request's head: more than browsers send with many cookies.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -87,6 +88,7 @@ pub async fn serve(
 }
 
 /// Requests of one connection.
+#[derive(Clone)]
 struct HttpService {
     server: Arc<PublicServer>,
     peer: IpAddr,
@@ -100,18 +102,27 @@ impl Service<Request<Incoming>> for HttpService {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let server = self.server.clone();
-        let peer = self.peer;
-        let pace = self.pace.clone();
-        let takeover = self.takeover.clone();
-        pace.request_began();
+        self.pace.request_began();
+        let chunked = request.headers().contains_key(TRANSFER_ENCODING);
+        let session = match self.server.begin(&request, self.peer) {
+            Begun::Answered(answer) => return Box::pin(ready(Ok(self.end(answer, chunked)))),
+            Begun::Polling(session) => session,
+        };
+        let service = self.clone();
         Box::pin(async move {
-            let answer = server.respond(request, peer).await;
-            if answer.takeover.is_some() {
-                *takeover.lock().unwrap_or_else(PoisonError::into_inner) = answer.takeover;
-            }
-            pace.request_ended();
-            Ok(answer.response)
+            let answer = service.server.engine.finish(session, request).await;
+            Ok(service.end(answer, chunked))
         })
+    }
+}
+
+impl HttpService {
+    fn end(&self, mut answer: Answer, chunked: bool) -> Response<Body> {
+        self.server.complete(&mut answer, chunked);
+        if answer.takeover.is_some() {
+            *self.takeover.lock().unwrap_or_else(PoisonError::into_inner) = answer.takeover;
+        }
+        self.pace.request_ended();
+        answer.response
     }
 }
