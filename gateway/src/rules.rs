@@ -20,16 +20,18 @@ pub use glob::glob;
 
 use action::{Effects, Rule};
 use adapter::RoomName;
+use arguments::Source;
 use bytes::Bytes;
-use protocol::socket::{Event, EventData};
-use serde_json::value::RawValue;
+use protocol::{
+    json::RawJson,
+    socket::{Event, EventData},
+};
 use smallvec::SmallVec;
-use std::collections::HashMap;
 
 /// The rules of one namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    events: HashMap<Box<str>, Rule>,
+    events: action::EventRules,
     /// The rule for `event = "*"`: what no other rule is for.
     any_event: Option<Rule>,
     on_connect: Vec<Effects>,
@@ -41,7 +43,7 @@ pub struct Context<'a> {
     /// The public id of the socket.
     pub socket_id: &'a str,
     /// What the client sent as `auth` when it connected.
-    pub auth: Option<&'a RawValue>,
+    pub auth: Option<RawJson<'a>>,
     /// Whether the socket is in a room.
     pub is_member: &'a dyn Fn(&str) -> bool,
 }
@@ -168,27 +170,40 @@ impl Rules {
         attachments: &[Bytes],
         context: &Context<'_>,
     ) -> Result<Decision, Refusal> {
-        let rule = self.events.get(event.name.as_ref()).or(self.any_event.as_ref());
-        let source = arguments::Source { event: Some(event), attachments, context };
+        let mut decision = Decision::default();
+        self.decide_into(event, attachments, context, &mut decision)?;
+        Ok(decision)
+    }
+
+    /// As [`Rules::decide`], for a decision that stays where it is: it is large, and every event
+    /// has one. After a refusal it holds nothing that may be done.
+    pub fn decide_into(
+        &self,
+        event: &Event<'_>,
+        attachments: &[Bytes],
+        context: &Context<'_>,
+        decision: &mut Decision,
+    ) -> Result<(), Refusal> {
+        let rule = self.events.get(&event.name).or(self.any_event.as_ref());
+        let source = Source { event: Some(&event.name), args: &event.args, attachments, context };
         match rule {
             None => Err(Refusal::new(RefusalCode::UnknownEvent, "no rule accepts this event")),
             Some(Rule::Refuse(message)) => {
                 Err(Refusal::new(RefusalCode::Refused, message.as_ref()))
             }
             Some(Rule::Accept { effects, ack }) => {
-                let mut decision = Decision::default();
                 effects.decide(&source, &mut decision.actions)?;
                 if let Some(ack) = ack {
                     decision.ack = Some(ack.compose(None, &source)?);
                 }
-                Ok(decision)
+                Ok(())
             }
         }
     }
 
     /// What happens when a client connects to the namespace. A refusal refuses the connection.
     pub fn on_connect(&self, context: &Context<'_>) -> Result<Decision, Refusal> {
-        let source = arguments::Source { event: None, attachments: &[], context };
+        let source = Source { event: None, args: &[], attachments: &[], context };
         let mut decision = Decision::default();
         for effects in &self.on_connect {
             effects.decide(&source, &mut decision.actions)?;
@@ -199,7 +214,7 @@ impl Rules {
     /// What happens after a socket has left the namespace, also when its connection broke. Nobody
     /// could be told of a refusal any more: what cannot be done is left out.
     pub fn on_disconnect(&self, context: &Context<'_>) -> Decision {
-        let source = arguments::Source { event: None, attachments: &[], context };
+        let source = Source { event: None, args: &[], attachments: &[], context };
         let mut decision = Decision::default();
         for effects in &self.on_disconnect {
             let done = decision.actions.len();

@@ -24,7 +24,7 @@ impl NodeTag {
     /// Reads a tag of exactly four base64url characters.
     pub fn parse(text: &str) -> Option<Self> {
         let tag: [u8; 4] = text.as_bytes().try_into().ok()?;
-        tag.iter().all(|byte| value(*byte).is_some()).then_some(NodeTag(tag))
+        is_base64url(&tag).then_some(NodeTag(tag))
     }
 
     /// The tag as text.
@@ -65,7 +65,7 @@ impl Id {
     /// Reads an id of exactly twenty base64url characters.
     pub fn parse(text: &str) -> Option<Self> {
         let id: [u8; ID_LEN] = text.as_bytes().try_into().ok()?;
-        id.iter().all(|byte| value(*byte).is_some()).then_some(Id(id))
+        is_base64url(&id).then_some(Id(id))
     }
 
     /// The id as text.
@@ -80,8 +80,7 @@ impl Id {
 
     /// The lane of that node which owns the session or socket, 0 to 63.
     pub fn lane(&self) -> u8 {
-        // Construction admits only characters of the alphabet.
-        value(self.0[4]).unwrap_or(0)
+        VALUES[usize::from(self.0[4])] & 63
     }
 }
 
@@ -102,22 +101,28 @@ impl fmt::Debug for Id {
 ///
 /// Every socket is in a room named after itself, so whoever may join such a room could read its direct messages.
 pub fn has_id_form(name: &str) -> bool {
-    name.len() == ID_LEN && name.bytes().all(|byte| value(byte).is_some())
+    name.len() == ID_LEN && is_base64url(name.as_bytes())
 }
 
 fn character(random: u8) -> u8 {
     ALPHABET[usize::from(random & 63)]
 }
 
-fn value(byte: u8) -> Option<u8> {
-    match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'-' => Some(62),
-        b'_' => Some(63),
-        _ => None,
+/// The value of each byte as a character of the alphabet, [`NO_VALUE`] for all others.
+const VALUES: [u8; 256] = {
+    let mut values = [NO_VALUE; 256];
+    let mut value = 0;
+    while value < ALPHABET.len() {
+        values[ALPHABET[value] as usize] = value as u8;
+        value += 1;
     }
+    values
+};
+
+const NO_VALUE: u8 = 0xff;
+
+fn is_base64url(bytes: &[u8]) -> bool {
+    bytes.iter().fold(0, |seen, byte| seen | VALUES[usize::from(*byte)]) != NO_VALUE
 }
 
 fn ascii(bytes: &[u8]) -> &str {

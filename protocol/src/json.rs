@@ -1,10 +1,16 @@
 //! A small JSON reader for what `serde_json` does not do: stream into another format, find the place of a value
 //! in the text, bound depth and numbers, and tolerate lone surrogates as browsers send them.
 
-use std::{borrow::Cow, fmt::Write, ops::Range};
+mod raw;
+mod write;
 
-use memchr::{memchr, memchr2};
+use std::{borrow::Cow, ops::Range};
+
+use memchr::memchr;
 use thiserror::Error;
+
+pub use raw::{NoParts, RawJson, RawValues};
+pub(crate) use write::{push_f64, push_quoted, push_u64};
 
 use crate::DEPTH_MAX;
 
@@ -104,22 +110,16 @@ impl<'a> Reader<'a> {
         let bytes = self.text.as_bytes();
         let mut at = start;
         let mut escaped = false;
-        // Keys and names end within a few bytes; only longer strings are worth a vector search.
-        let short_end = bytes.len().min(start + 16);
-        while at < short_end && !matches!(bytes[at], b'"' | b'\\' | 0..0x20) {
-            at += 1;
-        }
-        if bytes.get(at) != Some(&b'"') {
-            loop {
-                at += memchr2(b'"', b'\\', &bytes[at..]).ok_or(JsonError::Syntax)?;
-                if bytes[at] == b'"' {
-                    break;
+        loop {
+            at += plain_len(&bytes[at..]);
+            match bytes.get(at) {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    escaped = true;
+                    at += escape_len(&bytes[at..])?;
                 }
-                escaped = true;
-                at += escape_len(&bytes[at..])?;
-            }
-            if has_control(&bytes[start..at]) {
-                return Err(JsonError::Syntax);
+                // A control character, or the end of the text.
+                _ => return Err(JsonError::Syntax),
             }
         }
         self.at = at + 1;
@@ -156,18 +156,90 @@ impl<'a> Reader<'a> {
 
     /// Reads `null` (as `None`), `true` or `false`.
     pub(crate) fn literal(&mut self) -> Result<Option<bool>, JsonError> {
-        for (text, value) in [("null", None), ("true", Some(true)), ("false", Some(false))] {
-            if self.text.as_bytes()[self.at..].starts_with(text.as_bytes()) {
-                self.at += text.len();
-                return Ok(value);
+        let rest = &self.text.as_bytes()[self.at..];
+        let (text, value) = match rest.first() {
+            Some(b'n') => ("null", None),
+            Some(b't') => ("true", Some(true)),
+            _ => ("false", Some(false)),
+        };
+        if !rest.starts_with(text.as_bytes()) {
+            return Err(JsonError::Syntax);
+        }
+        self.at += text.len();
+        Ok(value)
+    }
+
+    /// Reads any value, whatever is inside of it.
+    pub(crate) fn value(&mut self) -> Result<RawJson<'a>, JsonError> {
+        self.peek()?;
+        let start = self.at;
+        self.skip()?;
+        Ok(RawJson::of(&self.text[start..self.at]))
+    }
+
+    fn skip(&mut self) -> Result<(), JsonError> {
+        match self.peek()? {
+            b'"' => {
+                self.string()?;
+            }
+            b'[' => {
+                let mut more = self.open(b']')?;
+                while more {
+                    self.skip()?;
+                    more = self.more(b']')?;
+                }
+            }
+            b'{' => {
+                let mut more = self.open(b'}')?;
+                while more {
+                    self.key()?;
+                    self.skip()?;
+                    more = self.more(b'}')?;
+                }
+            }
+            b'-' | b'0'..=b'9' => {
+                self.number()?;
+            }
+            _ => {
+                self.literal()?;
             }
         }
-        Err(JsonError::Syntax)
+        Ok(())
     }
 }
 
-fn has_control(bytes: &[u8]) -> bool {
-    bytes.iter().fold(false, |found, byte| found | (*byte < 0x20))
+/// How many bytes there are before the first that ends a string or may not stand in it: a quote, a backslash or a
+/// control character.
+fn plain_len(bytes: &[u8]) -> usize {
+    let is_special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    let mut at = 0;
+    // Names end within a few bytes, where a search by words has the place at once.
+    while let Some(word) = bytes[at..].first_chunk() {
+        let special = special_bytes(u64::from_le_bytes(*word));
+        if special != 0 {
+            return at + special.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+        // Only longer strings are worth a vector search, which cannot tell the place.
+        while at >= 16
+            && let Some(chunk) = bytes[at..].first_chunk::<32>()
+            && !chunk.iter().fold(false, |found, byte| found | is_special(*byte))
+        {
+            at += 32;
+        }
+    }
+    at + bytes[at..].iter().take_while(|byte| !is_special(**byte)).count()
+}
+
+/// Has the highest bit set in the lowest byte of `word` that is a quote, a backslash or a control character. What
+/// is above that byte means nothing, because a subtraction may have borrowed from it.
+fn special_bytes(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    let is_zero = |word: u64| word.wrapping_sub(ONES) & !word;
+    let quote = is_zero(word ^ (ONES * u64::from(b'"')));
+    let backslash = is_zero(word ^ (ONES * u64::from(b'\\')));
+    (control | quote | backslash) & (ONES * 0x80)
 }
 
 /// Checks the escape at the start of `bytes` and gives its length.
@@ -234,49 +306,6 @@ fn resolve_unicode(text: &str) -> (char, usize) {
         Some(Ok(character)) => (character, 6 * character.len_utf16()),
         _ => (char::REPLACEMENT_CHARACTER, 6),
     }
-}
-
-/// Checks one JSON text: syntax, depth, numbers, nothing behind it.
-pub(crate) fn validate(json: &str) -> Result<(), JsonError> {
-    placeholders(json).map(drop)
-}
-
-/// Whether [`validate`] could refuse, for depth or a number, a text that is otherwise valid JSON.
-///
-/// Every event passes here, so these are loops without branches, which the compiler turns into vector code. The
-/// answer may be yes without need, because they do not know what is inside of strings.
-pub(crate) fn needs_limits(json: &str) -> bool {
-    let bytes = json.as_bytes();
-    may_be_deep(bytes) || may_have_exponent(bytes) || may_have_long_number(bytes)
-}
-
-/// No text is nested deeper than it has opening brackets.
-fn may_be_deep(bytes: &[u8]) -> bool {
-    if bytes.len() <= DEPTH_MAX {
-        return false;
-    }
-    // A chunk has no more brackets than a byte can count.
-    let in_chunk =
-        |chunk: &[u8]| -> u8 { chunk.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum() };
-    bytes.chunks(255).map(|chunk| usize::from(in_chunk(chunk))).sum::<usize>() > DEPTH_MAX
-}
-
-/// In valid JSON an exponent follows a digit.
-fn may_have_exponent(bytes: &[u8]) -> bool {
-    let pairs = bytes.iter().zip(bytes.iter().skip(1));
-    pairs.fold(false, |found, (before, byte)| {
-        found | (before.is_ascii_digit() & (byte | 0x20 == b'e'))
-    })
-}
-
-/// A run of 309 digits, the shortest that a double cannot hold, cannot lie between two samples.
-fn may_have_long_number(bytes: &[u8]) -> bool {
-    const STEP: usize = 256;
-    let run = |part: &mut dyn Iterator<Item = &u8>| part.take_while(|b| b.is_ascii_digit()).count();
-    (STEP..bytes.len()).step_by(STEP).any(|at| {
-        bytes[at].is_ascii_digit()
-            && run(&mut bytes[at..].iter()) + run(&mut bytes[..at].iter().rev()) > STEP
-    })
 }
 
 /// An object `{"_placeholder":true,"num":n}` in a JSON text.
@@ -371,75 +400,5 @@ fn walk<'a>(reader: &mut Reader<'a>, found: &mut Vec<Placeholder>) -> Result<Sha
         }
         b'-' | b'0'..=b'9' => reader.number().map(Shape::Number),
         _ => Ok(if reader.literal()? == Some(true) { Shape::True } else { Shape::Other }),
-    }
-}
-
-/// Appends a number as JavaScript prints it; NaN and the infinities become `null`.
-pub(crate) fn push_f64(out: &mut String, number: f64) {
-    let magnitude = number.abs();
-    // Writing to a String cannot fail.
-    let _ = if !number.is_finite() {
-        out.write_str("null")
-    } else if number == 0.0 {
-        out.write_str("0")
-    } else if (1e-6..1e21).contains(&magnitude) {
-        write!(out, "{number}")
-    } else if magnitude < 1.0 {
-        write!(out, "{number:e}")
-    } else {
-        let text = format!("{number:e}");
-        out.write_str(&text.replace('e', "e+"))
-    };
-}
-
-/// Appends a string in quotes, with the escapes that JSON asks for.
-pub(crate) fn push_quoted(out: &mut String, text: &str) {
-    out.reserve(text.len() + 2);
-    out.push('"');
-    let needs_escape = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
-    if !text.bytes().fold(false, |found, byte| found | needs_escape(byte)) {
-        out.push_str(text);
-        out.push('"');
-        return;
-    }
-    let mut copied = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        if !needs_escape(byte) {
-            continue;
-        }
-        out.push_str(&text[copied..at]);
-        copied = at + 1;
-        let short = match byte {
-            b'"' => "\\\"",
-            b'\\' => "\\\\",
-            b'\n' => "\\n",
-            b'\r' => "\\r",
-            b'\t' => "\\t",
-            _ => {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "\\u{byte:04x}");
-                continue;
-            }
-        };
-        out.push_str(short);
-    }
-    out.push_str(&text[copied..]);
-    out.push('"');
-}
-
-/// Appends a decimal number without the formatting machinery: every packet of a client with an id needs it.
-pub(crate) fn push_u64(out: &mut String, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    for &digit in &digits[at..] {
-        out.push(char::from(digit));
     }
 }

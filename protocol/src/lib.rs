@@ -1,7 +1,7 @@
 //! The formats that Carillon speaks, as pure functions without I/O.
 //!
 //! [`engine`] knows Engine.IO packets and polling payloads, [`socket`] knows Socket.IO packets, event arguments
-//! and binary placeholders, [`frame`] knows WebSocket frame headers, and [`msgpack`] turns JSON into MessagePack
+//! and binary placeholders, [`json`] the text of one value, [`frame`] knows WebSocket frame headers, and [`msgpack`] turns JSON into MessagePack
 //! and back. [`id`] makes the identifiers that sessions and sockets carry.
 //!
 //! Every function here may be given bytes from a stranger. None of them panics, none reserves memory because a
@@ -11,7 +11,7 @@
 pub mod engine;
 pub mod frame;
 pub mod id;
-mod json;
+pub mod json;
 pub mod msgpack;
 pub mod socket;
 

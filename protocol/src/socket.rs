@@ -1,16 +1,11 @@
 //! Socket.IO v5: packets as clients send them, event arguments, and placeholders for binary attachments.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde::{
-    Deserialize,
-    de::{self, SeqAccess, Visitor},
-};
-use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::json::{self, JsonError};
+use crate::json::{self, JsonError, RawJson, RawValues, Reader};
 
 /// Largest acknowledgement id: beyond it JavaScript cannot tell neighbouring integers apart.
 pub const ACK_ID_MAX: u64 = (1 << 53) - 1;
@@ -178,23 +173,38 @@ pub struct Event<'a> {
     /// The name. A number is a legal name and reads as its text.
     pub name: Cow<'a, str>,
     /// The arguments behind the name.
-    pub args: Vec<&'a RawValue>,
+    pub args: RawValues<'a>,
 }
 
 impl<'a> Event<'a> {
     /// Reads the data of an event packet: one JSON array with a name in front, and nothing behind it.
     pub fn parse(json: &'a str) -> Result<Self, PacketError> {
-        let NameAndArgs { name, args } = parse_limited(json)?;
-        let name = match name.get().as_bytes()[0] {
-            b'"' => event_name(name.get())?,
-            b'-' | b'0'..=b'9' => number_name(name.get()),
+        let mut reader = Reader::new(json);
+        if reader.peek()? != b'[' || !reader.open(b']')? {
+            return Err(PacketError::InvalidData);
+        }
+        let name = reader.value()?.get();
+        let mut args = RawValues::default();
+        while reader.more(b']')? {
+            args.push(reader.value()?);
+        }
+        reader.end()?;
+        let name = match name.as_bytes()[0] {
+            b'"' => event_name(name)?,
+            b'-' | b'0'..=b'9' => number_name(name),
             _ => return Err(PacketError::InvalidName),
         };
-        if RESERVED_NAMES.contains(&name.as_ref()) {
+        if is_reserved(&name) {
             return Err(PacketError::ReservedName);
         }
         Ok(Event { name, args })
     }
+}
+
+/// Almost every name differs in its first letter already.
+fn is_reserved(name: &str) -> bool {
+    matches!(name.as_bytes().first(), Some(b'c' | b'd' | b'n' | b'r'))
+        && RESERVED_NAMES.contains(&name)
 }
 
 fn event_name(quoted: &str) -> Result<Cow<'_, str>, PacketError> {
@@ -202,7 +212,7 @@ fn event_name(quoted: &str) -> Result<Cow<'_, str>, PacketError> {
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Ok(Cow::Borrowed(inner));
     }
-    Ok(json::Reader::new(quoted).string()?.unescape())
+    Ok(Reader::new(quoted).string()?.unescape())
 }
 
 fn number_name(number: &str) -> Cow<'_, str> {
@@ -210,67 +220,37 @@ fn number_name(number: &str) -> Cow<'_, str> {
         return Cow::Borrowed(number);
     }
     let mut name = String::new();
-    // serde_json has checked the grammar, which is a part of Rust's.
+    // The reader has checked the grammar, which is a part of Rust's.
     json::push_f64(&mut name, number.parse().unwrap_or(f64::NAN));
     Cow::Owned(name)
 }
 
-/// The first element of an array apart from the others.
-struct NameAndArgs<'a> {
-    name: &'a RawValue,
-    args: Vec<&'a RawValue>,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for NameAndArgs<'a> {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Elements;
-
-        impl<'de> Visitor<'de> for Elements {
-            type Value = NameAndArgs<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array that is not empty")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let Some(name) = seq.next_element()? else {
-                    return Err(de::Error::invalid_length(0, &self));
-                };
-                let mut args = Vec::new();
-                while let Some(arg) = seq.next_element()? {
-                    args.push(arg);
-                }
-                Ok(NameAndArgs { name, args })
-            }
-        }
-
-        deserializer.deserialize_seq(Elements)
-    }
-}
-
 /// Reads the data of an acknowledgement: one JSON array, and nothing behind it.
-pub fn parse_args(json: &str) -> Result<Vec<&RawValue>, PacketError> {
-    parse_limited(json)
+pub fn parse_args(json: &str) -> Result<RawValues<'_>, PacketError> {
+    let mut reader = Reader::new(json);
+    if reader.peek()? != b'[' {
+        return Err(PacketError::InvalidData);
+    }
+    let mut args = RawValues::default();
+    let mut more = reader.open(b']')?;
+    while more {
+        args.push(reader.value()?);
+        more = reader.more(b']')?;
+    }
+    reader.end()?;
+    Ok(args)
 }
 
 /// Reads the data of a CONNECT packet: a JSON object, or nothing.
-pub fn parse_auth(data: &str) -> Result<Option<&RawValue>, PacketError> {
+pub fn parse_auth(data: &str) -> Result<Option<RawJson<'_>>, PacketError> {
     if data.is_empty() {
         return Ok(None);
     }
-    let auth: &RawValue = parse_limited(data)?;
+    let auth = RawJson::read(data)?;
     if !auth.get().starts_with('{') {
         return Err(PacketError::InvalidData);
     }
     Ok(Some(auth))
-}
-
-fn parse_limited<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, PacketError> {
-    let value = serde_json::from_str(json).map_err(|_| PacketError::InvalidData)?;
-    if json::needs_limits(json) {
-        json::validate(json)?;
-    }
-    Ok(value)
 }
 
 /// Checks the data of a binary packet: each placeholder names one of the attachments, and no two the same one.
@@ -322,7 +302,7 @@ pub fn renumber(json: &str, attachments: &[Bytes]) -> EventData {
 /// Whether a text that was composed of valid values keeps the limits which every receiver checks: a value that
 /// was as deep as it may be is too deep inside of another.
 pub fn is_within_limits(json: &str) -> bool {
-    !json::needs_limits(json) || json::validate(json).is_ok()
+    RawJson::parse(json).is_some()
 }
 
 /// Appends the object that stands for the attachment `num`.

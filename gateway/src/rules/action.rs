@@ -20,6 +20,37 @@ pub(super) enum Rule {
     Accept { effects: Effects, ack: Option<Template> },
 }
 
+/// The rules for named events, in the order of their names' lengths: a name from a client is found
+/// among a few rules, and among many, without a hash, mostly by comparing lengths.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EventRules(Vec<(Box<str>, Rule)>);
+
+impl EventRules {
+    pub(super) fn get(&self, event: &str) -> Option<&Rule> {
+        self.place(event).ok().map(|at| &self.0[at].1)
+    }
+
+    /// Adds the rule for an event. Tells whether there was one already.
+    pub(super) fn insert(&mut self, event: &str, rule: Rule) -> bool {
+        match self.place(event) {
+            Ok(at) => {
+                self.0[at].1 = rule;
+                true
+            }
+            Err(at) => {
+                self.0.insert(at, (event.into(), rule));
+                false
+            }
+        }
+    }
+
+    fn place(&self, event: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(name, _)| {
+            name.len().cmp(&event.len()).then_with(|| name.as_bytes().cmp(event.as_bytes()))
+        })
+    }
+}
+
 /// Joins, then emits, then leaves.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Effects {
@@ -98,8 +129,7 @@ impl Emit {
         let name = match (&self.event, source.event) {
             (Some(name), _) => name.as_ref(),
             (None, event) => {
-                let name = event.map_or("", |event| event.name.as_ref());
-                own_name = serde_json::Value::from(name).to_string();
+                own_name = serde_json::Value::from(event.unwrap_or_default()).to_string();
                 &own_name
             }
         };

@@ -2,9 +2,7 @@
 
 use super::{Context, Refusal, RefusalCode, RoomName};
 use bytes::Bytes;
-use protocol::socket::Event;
-use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use protocol::json::{NoParts, RawJson};
 use std::{borrow::Cow, fmt};
 
 /// The longest room name taken from a client, in bytes.
@@ -15,7 +13,10 @@ const INTEGER_MAX: i64 = (1 << 53) - 1;
 
 /// What references are resolved against.
 pub(super) struct Source<'a> {
-    pub event: Option<&'a Event<'a>>,
+    /// The name of the event, if there is one.
+    pub event: Option<&'a str>,
+    /// Its arguments.
+    pub args: &'a [RawJson<'a>],
     pub attachments: &'a [Bytes],
     pub context: &'a Context<'a>,
 }
@@ -34,7 +35,7 @@ pub(super) enum Reference {
 /// What a reference found.
 #[derive(Debug)]
 pub(super) enum Found<'a> {
-    Value(&'a RawValue),
+    Value(RawJson<'a>),
     /// The socket's own id, which needs no escaping.
     Id(&'a str),
     /// Nothing is there, or `null` on the way to it.
@@ -73,18 +74,16 @@ impl Reference {
                 Some(auth) => (auth, path),
                 None => return Ok(Found::Missing),
             },
-            Self::Argument(index, path) => {
-                match source.event.and_then(|event| event.args.get(*index)) {
-                    Some(value) => (*value, path),
-                    None => return Ok(Found::Missing),
-                }
-            }
+            Self::Argument(index, path) => match source.args.get(*index) {
+                Some(value) => (*value, path),
+                None => return Ok(Found::Missing),
+            },
         };
         for key in path {
-            value = match child(value, key) {
+            value = match value.part(key) {
                 Ok(Some(value)) => value,
                 Ok(None) => return Ok(Found::Missing),
-                Err(()) => return Err(self.bad("is not an object")),
+                Err(NoParts) => return Err(self.bad("is not an object")),
             };
         }
         Ok(Found::Value(value))
@@ -133,12 +132,12 @@ impl fmt::Display for Reference {
 
 /// Strings are room names as they are; whole numbers become text, as a JavaScript client means
 /// `socket.emit("join", 5)`.
-fn room_text(value: &RawValue) -> Option<Cow<'_, str>> {
+fn room_text(value: RawJson<'_>) -> Option<Cow<'_, str>> {
     let text = value.get();
     if text.starts_with('"') {
         // Without escapes the name is what stands between the quotes.
         let inner = text.get(1..text.len() - 1)?;
-        if !inner.contains('\\') {
+        if !inner.as_bytes().contains(&b'\\') {
             return Some(Cow::Borrowed(inner));
         }
         return serde_json::from_str::<String>(text).ok().map(Cow::Owned);
@@ -150,84 +149,19 @@ fn room_text(value: &RawValue) -> Option<Cow<'_, str>> {
 /// What every room name has to be, whoever wrote it. `#` separates the parts of a Redis channel,
 /// so a name that held one would be read as another room by the other nodes.
 pub(super) fn check_room(name: &str) -> Result<(), &'static str> {
+    // Most names are plain ASCII, for which a look at each byte is enough.
+    let is_plain = |byte: &u8| matches!(byte, 0x20..0x7f) && *byte != b'#';
     if name.is_empty() {
         Err("is an empty room name")
     } else if name.len() > ROOM_NAME_BYTES_MAX {
         Err("is longer than 200 bytes")
+    } else if name.as_bytes().iter().all(is_plain) {
+        Ok(())
     } else if name.chars().any(char::is_control) {
         Err("holds a control character")
     } else if name.contains('#') {
         Err("holds a `#`")
     } else {
         Ok(())
-    }
-}
-
-/// The value of `key` in an object, or at an index of an array, without building either. `null`
-/// holds nothing; other values have no parts and are an error.
-fn child<'a>(value: &'a RawValue, key: &str) -> Result<Option<&'a RawValue>, ()> {
-    match value.get().as_bytes().first() {
-        Some(b'{' | b'[') => {
-            let mut reader = serde_json::Deserializer::from_str(value.get());
-            reader.deserialize_any(Child(key)).map_err(|_| ())
-        }
-        Some(b'n') => Ok(None),
-        _ => Err(()),
-    }
-}
-
-struct Child<'k>(&'k str);
-
-impl<'de> Visitor<'de> for Child<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object or an array")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        // The last of several equal keys counts, as in JavaScript.
-        while let Some(is_key) = map.next_key_seed(IsKey(self.0))? {
-            if is_key {
-                found = Some(map.next_value::<&RawValue>()?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let index: Option<usize> = self.0.parse().ok();
-        let mut found = None;
-        let mut at = 0;
-        while let Some(value) = seq.next_element::<&RawValue>()? {
-            if Some(at) == index {
-                found = Some(value);
-            }
-            at += 1;
-        }
-        Ok(found)
-    }
-}
-
-/// Compares a key without keeping it.
-struct IsKey<'k>(&'k str);
-
-impl<'de> DeserializeSeed<'de> for IsKey<'_> {
-    type Value = bool;
-    fn deserialize<D: serde::Deserializer<'de>>(self, reader: D) -> Result<bool, D::Error> {
-        reader.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for IsKey<'_> {
-    type Value = bool;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-    fn visit_str<E>(self, key: &str) -> Result<bool, E> {
-        Ok(key == self.0)
     }
 }

@@ -80,7 +80,7 @@ fn read_event_rule(mut fields: Fields<'_>, rules: &mut Rules, complaints: &mut C
         check_event(event, &fields.at("event"), complaints);
         let twice = match event {
             "*" => rules.any_event.replace(rule).is_some(),
-            _ => rules.events.insert(event.into(), rule).is_some(),
+            _ => rules.events.insert(event, rule),
         };
         if twice {
             complaints.add(
@@ -397,7 +397,7 @@ fn read_template(
             Vec::new()
         }
     };
-    Template { arguments }
+    Template::new(arguments)
 }
 
 fn read_all(place: &str, moment: Moment, complaints: &mut Complaints) -> Argument {

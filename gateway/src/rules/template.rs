@@ -5,11 +5,14 @@ use super::{
     arguments::{Found, Reference, Source},
 };
 use protocol::socket::{EventData, is_within_limits, renumber};
+use smallvec::SmallVec;
 
 /// The arguments of an event or an ack.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Template {
-    pub arguments: Vec<Argument>,
+    arguments: Vec<Argument>,
+    /// Whether what it makes can be nested deeper than what came in.
+    deepens: bool,
 }
 
 /// One entry of `args` or `ack`.
@@ -29,6 +32,11 @@ pub(super) enum Piece {
 }
 
 impl Template {
+    pub(super) fn new(arguments: Vec<Argument>) -> Self {
+        let deepens = arguments.iter().any(Argument::deepens);
+        Self { arguments, deepens }
+    }
+
     /// Writes `["name",arg,…]`, or `[arg,…]` for an ack. `name` is JSON text. Attachments that are
     /// not referred to stay behind.
     pub(super) fn compose(
@@ -36,29 +44,8 @@ impl Template {
         name: Option<&str>,
         source: &Source<'_>,
     ) -> Result<EventData, Refusal> {
-        let mut json = String::with_capacity(self.capacity(name, source));
-        json.push('[');
-        if let Some(name) = name {
-            json.push_str(name);
-        }
-        for argument in &self.arguments {
-            match argument {
-                Argument::All => {
-                    for value in source.event.iter().flat_map(|event| event.args.iter()) {
-                        separate(&mut json);
-                        json.push_str(value.get());
-                    }
-                }
-                Argument::Value(pieces) => {
-                    separate(&mut json);
-                    for piece in pieces {
-                        piece.write(&mut json, source)?;
-                    }
-                }
-            }
-        }
-        json.push(']');
-        if !is_within_limits(&json) {
+        let json = self.write(name, source)?;
+        if self.deepens && !is_within_limits(&json) {
             let message = "the event is nested too deep for this rule";
             return Err(Refusal::new(RefusalCode::BadArgument, message));
         }
@@ -69,37 +56,68 @@ impl Template {
         })
     }
 
-    /// Enough for every value once: what is read twice may make the text grow.
-    fn capacity(&self, name: Option<&str>, source: &Source<'_>) -> usize {
-        let values: usize = source
-            .event
-            .iter()
-            .flat_map(|event| event.args.iter())
-            .map(|value| value.get().len() + 1)
-            .sum();
-        name.map_or(0, str::len) + values + 8
+    /// All parts are collected first, so that the text is allocated once, with the size it has.
+    fn write<'a>(&'a self, name: Option<&'a str>, source: &Source<'a>) -> Result<String, Refusal> {
+        let mut parts = Parts::new();
+        parts.push("[");
+        parts.extend(name);
+        for argument in &self.arguments {
+            match argument {
+                Argument::All => {
+                    for value in source.args {
+                        separate(&mut parts);
+                        parts.push(value.get());
+                    }
+                }
+                Argument::Value(pieces) => {
+                    separate(&mut parts);
+                    for piece in pieces {
+                        piece.find(&mut parts, source)?;
+                    }
+                }
+            }
+        }
+        parts.push("]");
+        let mut json = String::with_capacity(parts.iter().map(|part| part.len()).sum());
+        for part in parts {
+            json.push_str(part);
+        }
+        Ok(json)
     }
 }
 
-fn separate(json: &mut String) {
-    if json.len() > 1 {
-        json.push(',');
+type Parts<'a> = SmallVec<[&'a str; 8]>;
+
+fn separate(parts: &mut Parts<'_>) {
+    if parts.len() > 1 {
+        parts.push(",");
+    }
+}
+
+impl Argument {
+    /// A value that an event brought may stand at the top, where it has been, or rise to it.
+    fn deepens(&self) -> bool {
+        match self {
+            Self::All => false,
+            Self::Value(pieces) => match pieces.as_slice() {
+                // The whole `auth` was not inside of an array.
+                [Piece::Reference(reference)] => matches!(reference, Reference::Auth(_)),
+                [Piece::Json(text)] => text.starts_with(['[', '{']),
+                _ => true,
+            },
+        }
     }
 }
 
 impl Piece {
-    fn write(&self, json: &mut String, source: &Source<'_>) -> Result<(), Refusal> {
+    fn find<'a>(&'a self, parts: &mut Parts<'a>, source: &Source<'a>) -> Result<(), Refusal> {
         match self {
-            Self::Json(text) => json.push_str(text),
+            Self::Json(text) => parts.push(text),
             Self::Reference(reference) => match reference.find(source)? {
-                Found::Value(value) => json.push_str(value.get()),
-                Found::Id(id) => {
-                    json.push('"');
-                    json.push_str(id);
-                    json.push('"');
-                }
+                Found::Value(value) => parts.push(value.get()),
+                Found::Id(id) => parts.extend(["\"", id, "\""]),
                 // A client may connect without `auth`; that is not an error of the event.
-                Found::Missing if matches!(reference, Reference::Auth(_)) => json.push_str("null"),
+                Found::Missing if matches!(reference, Reference::Auth(_)) => parts.push("null"),
                 Found::Missing => return Err(reference.missing()),
             },
         }

@@ -5,8 +5,8 @@ use super::{Action, Context, Decision, Refusal, RefusalCode, Rules, Target, glob
 use crate::config::fields::{Complaints, Fields};
 use bytes::Bytes;
 use proptest::prelude::*;
-use protocol::socket::Event;
-use serde_json::{json, value::RawValue};
+use protocol::{json::RawJson, socket::Event};
+use serde_json::json;
 
 const ID: &str = "abcdAbcdefghijklmnop";
 const OTHER_ID: &str = "abcdZbcdefghijklmnop";
@@ -27,9 +27,9 @@ fn one(rule: &str) -> Rules {
 
 /// What happens to an event of a socket that is in the rooms `in` and `in too`.
 fn decide(rules: &Rules, event: &str, attachments: &[Bytes]) -> Result<Decision, Refusal> {
-    let auth = RawValue::from_string(r#"{"name":"Ann","room":"vip"}"#.to_owned()).unwrap();
+    let auth = RawJson::parse(r#"{"name":"Ann","room":"vip"}"#).unwrap();
     let is_member = |room: &str| room == "in" || room == "in too";
-    let context = Context { socket_id: ID, auth: Some(&auth), is_member: &is_member };
+    let context = Context { socket_id: ID, auth: Some(auth), is_member: &is_member };
     rules.decide(&Event::parse(event).unwrap(), attachments, &context)
 }
 
@@ -330,9 +330,9 @@ fn connecting_and_leaving_have_rules_of_their_own() {
         "#,
     )
     .unwrap();
-    let auth = RawValue::from_string(r#"{"room":"vip"}"#.to_owned()).unwrap();
+    let auth = RawJson::parse(r#"{"room":"vip"}"#).unwrap();
     let nowhere = |_: &str| false;
-    let mut context = Context { socket_id: ID, auth: Some(&auth), is_member: &nowhere };
+    let mut context = Context { socket_id: ID, auth: Some(auth), is_member: &nowhere };
     let lines = |decision: &Decision| decision.actions.iter().map(line).collect::<Vec<_>>();
     assert_eq!(
         lines(&rules.on_connect(&context).unwrap()),

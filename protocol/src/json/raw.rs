@@ -1,0 +1,122 @@
+//! JSON values as the text they were written in.
+
+use std::ops::Deref;
+
+use super::{JsonError, Reader};
+
+/// The text of one JSON value, without white space around it.
+///
+/// It has been checked: its syntax, its depth, and that a double can hold each of its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawJson<'a>(&'a str);
+
+/// The value is neither an object nor an array, so it has no parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoParts;
+
+impl<'a> RawJson<'a> {
+    /// Checks a text that holds one value and nothing else. `None` if it does not.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        Self::read(text).ok()
+    }
+
+    pub(crate) fn read(text: &'a str) -> Result<Self, JsonError> {
+        let mut reader = Reader::new(text);
+        let value = reader.value()?;
+        reader.end()?;
+        Ok(value)
+    }
+
+    /// Takes a text that a [`Reader`] has just gone over.
+    pub(super) fn of(text: &'a str) -> Self {
+        RawJson(text)
+    }
+
+    /// The text.
+    pub fn get(self) -> &'a str {
+        self.0
+    }
+
+    /// The value of `key` in an object, or at that index of an array. `null` holds nothing.
+    pub fn part(self, key: &str) -> Result<Option<Self>, NoParts> {
+        let found = match self.0.as_bytes().first() {
+            Some(b'{') => self.member(key),
+            Some(b'[') => key.parse().map_or(Ok(None), |index| self.element(index)),
+            Some(b'n') => Ok(None),
+            _ => return Err(NoParts),
+        };
+        // The text has been checked before.
+        found.map_err(|_| NoParts)
+    }
+
+    fn member(self, name: &str) -> Result<Option<Self>, JsonError> {
+        let mut reader = Reader::new(self.0);
+        let mut found = None;
+        let mut more = reader.open(b'}')?;
+        while more {
+            let key = reader.key()?;
+            let value = reader.value()?;
+            // The last of several equal keys counts, as in JavaScript.
+            if key.is(name) {
+                found = Some(value);
+            }
+            more = reader.more(b'}')?;
+        }
+        Ok(found)
+    }
+
+    fn element(self, index: usize) -> Result<Option<Self>, JsonError> {
+        let mut reader = Reader::new(self.0);
+        let mut more = reader.open(b']')?;
+        let mut at = 0;
+        while more {
+            let value = reader.value()?;
+            if at == index {
+                return Ok(Some(value));
+            }
+            at += 1;
+            more = reader.more(b']')?;
+        }
+        Ok(None)
+    }
+}
+
+/// How many values [`RawValues`] holds without an allocation.
+const INLINE: usize = 4;
+
+/// The values of an array; few events have more than four arguments.
+#[derive(Clone, Debug)]
+pub struct RawValues<'a> {
+    inline: [RawJson<'a>; INLINE],
+    n_inline: usize,
+    /// All values, as soon as there are more than have room in `inline`.
+    spilled: Vec<RawJson<'a>>,
+}
+
+impl<'a> RawValues<'a> {
+    pub(crate) fn push(&mut self, value: RawJson<'a>) {
+        if let Some(place) = self.inline.get_mut(self.n_inline) {
+            *place = value;
+            self.n_inline += 1;
+            return;
+        }
+        if self.spilled.is_empty() {
+            self.spilled.extend(self.inline);
+        }
+        self.spilled.push(value);
+    }
+}
+
+impl Default for RawValues<'_> {
+    fn default() -> Self {
+        RawValues { inline: [RawJson(""); INLINE], n_inline: 0, spilled: Vec::new() }
+    }
+}
+
+impl<'a> Deref for RawValues<'a> {
+    type Target = [RawJson<'a>];
+
+    fn deref(&self) -> &Self::Target {
+        if self.spilled.is_empty() { &self.inline[..self.n_inline] } else { &self.spilled }
+    }
+}
