@@ -49,14 +49,14 @@ impl Hub {
     pub fn publish(
         &self,
         namespace: &Arc<Namespace>,
-        selection: Selection,
+        selection: &Selection,
         flags: Flags,
         data: &EventData,
     ) -> Published {
         // The other nodes' copy is made from the same data, so it can be encoded after local
         // delivery has begun.
-        self.lanes.publish(namespace, selection.clone(), flags, data);
-        self.adapter.broadcast(namespace.name(), &selection, flags, data)
+        self.lanes.publish(namespace, selection, flags, data);
+        self.adapter.broadcast(namespace.name(), selection, flags, data)
     }
 
     /// Sends an event to the selected sockets of this node and collects their acknowledgements for

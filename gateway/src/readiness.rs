@@ -1,6 +1,7 @@
 //! Whether this node should get new clients, and why not.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use adapter::LinkState;
@@ -16,7 +17,7 @@ const LINK_GRACE: Duration = Duration::from_secs(10);
 pub struct Readiness {
     needs_redis: bool,
     draining: AtomicBool,
-    link_lost_since: std::sync::Mutex<Option<Instant>>,
+    link_lost_since: Mutex<Option<Instant>>,
 }
 
 /// The state of a node in one word.
@@ -67,7 +68,7 @@ impl Readiness {
             return State::Draining;
         }
         let link = hub.adapter().link();
-        let mut lost_since = self.link_lost_since.lock().unwrap_or_else(|lock| lock.into_inner());
+        let mut lost_since = self.link_lost_since.lock().unwrap_or_else(PoisonError::into_inner);
         match link {
             LinkState::Connecting => State::Starting,
             LinkState::Down => {

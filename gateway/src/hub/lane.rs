@@ -290,36 +290,21 @@ impl Lane {
     }
 
     fn carry_out(&mut self, commands: &mut Vec<Command>) {
-        let alone = commands.len() == 1;
         let mut rest = commands.drain(..).peekable();
         let mut first = true;
         while let Some(command) = rest.next() {
-            match command {
-                Command::Broadcast(broadcast) => {
-                    let mut n_packets = 1;
-                    let mut same = Vec::new();
-                    let mut bytes = broadcast.frame.websocket().len();
-                    while let Some(Command::Broadcast(next)) = rest.peek()
-                        && broadcast.merges_with(next)
-                        && bytes + next.frame.websocket().len() <= MERGED_BYTES_MAX
-                    {
-                        let Some(Command::Broadcast(next)) = rest.next() else { break };
-                        bytes += next.frame.websocket().len();
-                        n_packets += 1;
-                        same.push(next.frame);
-                    }
-                    let whole_batch = first && rest.peek().is_none();
-                    self.broadcast(broadcast, same, n_packets, whole_batch);
-                }
-                other => self.one(other, alone),
-            }
+            let more = take_same(&command, &mut rest);
+            // What is alone in its batch is written directly, the rest once all of it is queued.
+            let alone = first && rest.peek().is_none();
+            self.one(command, &more, alone);
             first = false;
         }
     }
 
-    fn one(&mut self, command: Command, alone: bool) {
+    /// Carries out one command. `more` are the frames of broadcasts that were joined to it.
+    fn one(&mut self, command: Command, more: &[Frame], alone: bool) {
         match command {
-            Command::Broadcast(broadcast) => self.broadcast(broadcast, Vec::new(), 1, alone),
+            Command::Broadcast(broadcast) => self.broadcast(&broadcast, more, alone),
             Command::Send(session, frame) => self.send(&session, &frame, alone),
             Command::Direct { namespace, id, frame, volatile } => {
                 let members = self.namespaces.get(&namespace.index());
@@ -372,18 +357,13 @@ impl Lane {
         }
     }
 
-    fn broadcast(
-        &mut self,
-        broadcast: Broadcast,
-        more: Vec<Frame>,
-        n_packets: u64,
-        whole_batch: bool,
-    ) {
+    fn broadcast(&mut self, broadcast: &Broadcast, more: &[Frame], alone: bool) {
         let Some(members) = self.namespaces.get_mut(&broadcast.namespace.index()) else { return };
+        let n_packets = 1 + more.len() as u64;
         let frame = if more.is_empty() {
-            broadcast.frame
+            broadcast.frame.clone()
         } else {
-            Frame::concat(std::iter::once(&broadcast.frame).chain(&more))
+            Frame::concat(std::iter::once(&broadcast.frame).chain(more))
         };
         let Self { dirty, deliveries, bytes, metrics, epoch, .. } = self;
         members.select(&broadcast.selection, epoch, |member: &Member| {
@@ -396,7 +376,7 @@ impl Lane {
                 if !member.session.send_volatile(&frame) {
                     metrics.volatile_dropped();
                 }
-            } else if whole_batch {
+            } else if alone {
                 member.session.send(&frame);
             } else if member.session.push(&frame) {
                 dirty.push(member.session.clone());
@@ -470,6 +450,26 @@ impl Lane {
             }
         }
     }
+}
+
+/// Takes the broadcasts that follow `command` and go to the same sockets: each member gets all of
+/// them in one write.
+fn take_same(
+    command: &Command,
+    rest: &mut std::iter::Peekable<std::vec::Drain<'_, Command>>,
+) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    let Command::Broadcast(broadcast) = command else { return frames };
+    let mut bytes = broadcast.frame.websocket().len();
+    while let Some(Command::Broadcast(next)) = rest.peek()
+        && broadcast.merges_with(next)
+        && bytes + next.frame.websocket().len() <= MERGED_BYTES_MAX
+    {
+        bytes += next.frame.websocket().len();
+        frames.push(next.frame.clone());
+        rest.next();
+    }
+    frames
 }
 
 impl Broadcast {

@@ -106,11 +106,11 @@ impl Lanes {
     pub fn publish(
         &self,
         namespace: &Arc<Namespace>,
-        selection: Selection,
+        selection: &Selection,
         flags: Flags,
         data: &EventData,
     ) {
-        let single_id = single_id(namespace, &selection);
+        let single_id = single_id(namespace, selection);
         if single_id.is_some_and(|id| id.tag() != self.tag) {
             // Only another node can have this socket.
             return;
@@ -122,7 +122,7 @@ impl Lanes {
             lane.push(Command::Direct { namespace: namespace.clone(), id, frame, volatile });
             return;
         }
-        let selection = Arc::new(selection);
+        let selection = Arc::new(selection.clone());
         for queue in &self.queues {
             queue.push(Command::Broadcast(Broadcast {
                 namespace: namespace.clone(),
@@ -168,7 +168,8 @@ impl Lanes {
     async fn each(&self, namespace: &str, selection: &Selection, action: Action) {
         let Some(namespace) = self.namespaces.get(namespace) else { return };
         let (done, mut all_done) = mpsc::channel(1);
-        self.push_each(&namespace, selection, &action, Some(done));
+        self.push_each(&namespace, selection, &action, Some(&done));
+        drop(done);
         // Nothing is ever sent: the channel ends when the last lane has dropped its sender.
         let _ = all_done.recv().await;
     }
@@ -178,7 +179,7 @@ impl Lanes {
         namespace: &Arc<Namespace>,
         selection: &Selection,
         action: &Action,
-        done: Option<mpsc::Sender<()>>,
+        done: Option<&mpsc::Sender<()>>,
     ) {
         let selection = Arc::new(selection.clone());
         for queue in &self.queues {
@@ -186,7 +187,7 @@ impl Lanes {
                 namespace: namespace.clone(),
                 selection: selection.clone(),
                 action: action.clone(),
-                done: done.clone(),
+                done: done.cloned(),
             });
         }
     }
@@ -212,7 +213,7 @@ impl Local for Lanes {
 
     fn deliver(&self, namespace: &str, selection: &Selection, flags: Flags, data: EventData) {
         if let Some(namespace) = self.namespaces.get(namespace) {
-            self.publish(&namespace, selection.clone(), flags, &data);
+            self.publish(&namespace, selection, flags, &data);
         }
     }
 

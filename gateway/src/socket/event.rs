@@ -134,7 +134,7 @@ impl Gateway {
             Target::Id(id) => vec![id],
         };
         self.metrics.emitted();
-        self.hub.publish(namespace, Selection { rooms, except }, flags, &data);
+        self.hub.publish(namespace, &Selection { rooms, except }, flags, &data);
     }
 }
 
