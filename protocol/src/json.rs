@@ -1,5 +1,6 @@
-//! A small JSON reader for what `serde_json` does not do: stream into another format, find the place of a value
-//! in the text, bound depth and numbers, and tolerate lone surrogates as browsers send them.
+//! JSON values as the text they were written in, and a small reader for what `serde_json` does not do in one pass:
+//! find the place of a value in the text, bound depth and numbers, tolerate lone surrogates as browsers send them,
+//! and stream into another format.
 
 mod raw;
 mod write;
@@ -38,7 +39,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Skips white space and gives the first byte of what follows.
+    #[inline]
     pub(crate) fn peek(&mut self) -> Result<u8, JsonError> {
+        match self.text.as_bytes().get(self.at) {
+            Some(&byte) if byte > b' ' => Ok(byte),
+            _ => self.peek_behind_space(),
+        }
+    }
+
+    /// Clients write no white space.
+    #[cold]
+    fn peek_behind_space(&mut self) -> Result<u8, JsonError> {
         let bytes = self.text.as_bytes();
         while let Some(&byte) = bytes.get(self.at) {
             if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
@@ -107,8 +118,22 @@ impl<'a> Reader<'a> {
     /// Reads the string at the cursor.
     pub(crate) fn string(&mut self) -> Result<RawStr<'a>, JsonError> {
         let start = self.at + 1;
-        let bytes = self.text.as_bytes();
         let mut at = start;
+        // Keys and names end within a few bytes; only longer strings are worth more than that.
+        if let Some(word) = self.text.as_bytes().get(start..).and_then(<[u8]>::first_chunk) {
+            at += special_bytes(u64::from_le_bytes(*word)).trailing_zeros() as usize / 8;
+            if self.text.as_bytes().get(at) == Some(&b'"') {
+                self.at = at + 1;
+                return Ok(RawStr { text: &self.text[start..at], escaped: false });
+            }
+        }
+        self.long_string(start, at)
+    }
+
+    /// Reads on from `at` in the string that begins at `start`.
+    #[inline(never)]
+    fn long_string(&mut self, start: usize, mut at: usize) -> Result<RawStr<'a>, JsonError> {
+        let bytes = self.text.as_bytes();
         let mut escaped = false;
         loop {
             at += plain_len(&bytes[at..]);
@@ -157,35 +182,35 @@ impl<'a> Reader<'a> {
     /// Reads `null` (as `None`), `true` or `false`.
     pub(crate) fn literal(&mut self) -> Result<Option<bool>, JsonError> {
         let rest = &self.text.as_bytes()[self.at..];
-        let (text, value) = match rest.first() {
-            Some(b'n') => ("null", None),
-            Some(b't') => ("true", Some(true)),
-            _ => ("false", Some(false)),
+        let (len, value) = match rest {
+            [b'n', b'u', b'l', b'l', ..] => (4, None),
+            [b't', b'r', b'u', b'e', ..] => (4, Some(true)),
+            [b'f', b'a', b'l', b's', b'e', ..] => (5, Some(false)),
+            _ => return Err(JsonError::Syntax),
         };
-        if !rest.starts_with(text.as_bytes()) {
-            return Err(JsonError::Syntax);
-        }
-        self.at += text.len();
+        self.at += len;
         Ok(value)
     }
 
     /// Reads any value, whatever is inside of it.
     pub(crate) fn value(&mut self) -> Result<RawJson<'a>, JsonError> {
-        self.peek()?;
+        let first = self.peek()?;
         let start = self.at;
-        self.skip()?;
+        self.skip(first)?;
         Ok(RawJson::of(&self.text[start..self.at]))
     }
 
-    fn skip(&mut self) -> Result<(), JsonError> {
-        match self.peek()? {
+    /// Skips the value at the cursor, which begins with the byte `first`.
+    fn skip(&mut self, first: u8) -> Result<(), JsonError> {
+        match first {
             b'"' => {
                 self.string()?;
             }
             b'[' => {
                 let mut more = self.open(b']')?;
                 while more {
-                    self.skip()?;
+                    let first = self.peek()?;
+                    self.skip(first)?;
                     more = self.more(b']')?;
                 }
             }
@@ -193,7 +218,8 @@ impl<'a> Reader<'a> {
                 let mut more = self.open(b'}')?;
                 while more {
                     self.key()?;
-                    self.skip()?;
+                    let first = self.peek()?;
+                    self.skip(first)?;
                     more = self.more(b'}')?;
                 }
             }
@@ -211,24 +237,27 @@ impl<'a> Reader<'a> {
 /// How many bytes there are before the first that ends a string or may not stand in it: a quote, a backslash or a
 /// control character.
 fn plain_len(bytes: &[u8]) -> usize {
-    let is_special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
     let mut at = 0;
-    // Names end within a few bytes, where a search by words has the place at once.
+    // A search by words has the place at once, which a vector search has not: that is for what is longer.
     while let Some(word) = bytes[at..].first_chunk() {
         let special = special_bytes(u64::from_le_bytes(*word));
         if special != 0 {
             return at + special.trailing_zeros() as usize / 8;
         }
         at += 8;
-        // Only longer strings are worth a vector search, which cannot tell the place.
-        while at >= 16
-            && let Some(chunk) = bytes[at..].first_chunk::<32>()
-            && !chunk.iter().fold(false, |found, byte| found | is_special(*byte))
-        {
-            at += 32;
+        if at == 16 {
+            let (chunks, _) = bytes[at..].as_chunks();
+            at += 32 * chunks.iter().take_while(|chunk| !has_special(chunk)).count();
         }
     }
-    at + bytes[at..].iter().take_while(|byte| !is_special(**byte)).count()
+    let is_plain = |byte: &&u8| !matches!(byte, 0..0x20 | b'"' | b'\\');
+    at + bytes[at..].iter().take_while(is_plain).count()
+}
+
+/// Without branches, so that the compiler turns it into vector code. Each term is zero for one kind of byte.
+fn has_special(chunk: &[u8; 32]) -> bool {
+    let distance = |byte: u8| (byte & !0x1f).min(byte ^ b'"').min(byte ^ b'\\');
+    chunk.iter().fold(u8::MAX, |least, byte| least.min(distance(*byte))) == 0
 }
 
 /// Has the highest bit set in the lowest byte of `word` that is a quote, a backslash or a control character. What

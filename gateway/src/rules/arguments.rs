@@ -149,13 +149,13 @@ fn room_text(value: RawJson<'_>) -> Option<Cow<'_, str>> {
 /// What every room name has to be, whoever wrote it. `#` separates the parts of a Redis channel,
 /// so a name that held one would be read as another room by the other nodes.
 pub(super) fn check_room(name: &str) -> Result<(), &'static str> {
-    // Most names are plain ASCII, for which a look at each byte is enough.
-    let is_plain = |byte: &u8| matches!(byte, 0x20..0x7f) && *byte != b'#';
+    // Most names are plain ASCII, for which one look at all bytes, without a branch, is enough.
+    let is_plain = |byte: u8| (0x20..0x7f).contains(&byte) & (byte != b'#');
     if name.is_empty() {
         Err("is an empty room name")
     } else if name.len() > ROOM_NAME_BYTES_MAX {
         Err("is longer than 200 bytes")
-    } else if name.as_bytes().iter().all(is_plain) {
+    } else if name.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
         Ok(())
     } else if name.chars().any(char::is_control) {
         Err("holds a control character")

@@ -120,3 +120,58 @@ impl<'a> Deref for RawValues<'a> {
         if self.spilled.is_empty() { &self.inline[..self.n_inline] } else { &self.spilled }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    /// The reader looks at long strings in words and in chunks: each byte is put at each place.
+    #[test]
+    fn what_may_not_stand_in_a_string_is_found_at_every_place() {
+        for len in 0..90 {
+            for at in 0..len {
+                for byte in (0..0x80).chain([0xff]) {
+                    let mut inner = vec!["x"; len];
+                    let special = char::from(byte).to_string();
+                    inner[at] = &special;
+                    let text = format!("[\"{}\"]", inner.concat());
+                    let is_json = serde_json::from_str::<&RawValue>(&text).is_ok();
+                    assert_eq!(RawJson::parse(&text).is_some(), is_json, "{text:?}");
+                }
+            }
+        }
+    }
+
+    fn part<'a>(value: RawJson<'a>, key: &str) -> Result<Option<&'a str>, NoParts> {
+        Ok(value.part(key)?.map(RawJson::get))
+    }
+
+    #[test]
+    fn parts_are_found_by_key_and_by_index() {
+        let value =
+            RawJson::parse(r#" {"a":1,"\u0062":[{"c":2},3],"a":{"d":null}} "#).expect("JSON");
+        assert_eq!(part(value, "a"), Ok(Some("{\"d\":null}")), "the last of equal keys counts");
+        assert_eq!(part(value, "b"), Ok(Some("[{\"c\":2},3]")), "escapes in keys are resolved");
+        assert_eq!(part(value, "c"), Ok(None));
+        let list = value.part("b").expect("an object").expect("a value");
+        assert_eq!(part(list, "1"), Ok(Some("3")));
+        assert_eq!((part(list, "2"), part(list, "x")), (Ok(None), Ok(None)));
+        assert_eq!(part(RawJson("null"), "a"), Ok(None));
+        assert_eq!(part(RawJson("3"), "a"), Err(NoParts));
+    }
+
+    #[test]
+    fn values_stay_in_order_when_there_are_many() {
+        for n in 0..10 {
+            let texts: Vec<String> = (0..n).map(|number| number.to_string()).collect();
+            let mut values = RawValues::default();
+            for text in &texts {
+                values.push(RawJson(text));
+            }
+            let read: Vec<&str> = values.iter().map(|value| value.get()).collect();
+            assert_eq!(read, texts);
+        }
+    }
+}
