@@ -54,8 +54,14 @@ pub fn socket(data: &[u8]) {
         assert!(!socket::RESERVED_NAMES.contains(&&*event.name));
         assert_eq!(args.as_ref().map(|args| args.len() - 1), Ok(event.args.len()));
     }
+    // Two readers, serde_json and our own, agree on what is JSON.
+    let is_array = serde_json::from_str::<Vec<&RawValue>>(data).is_ok();
+    match &args {
+        Ok(_) => assert!(is_array),
+        Err(PacketError::TooDeep | PacketError::NumberRange) => {}
+        Err(_) => assert!(!is_array),
+    }
     if args.is_ok() {
-        // Two readers, serde_json and our own, agree on what is JSON.
         assert!(matches!(placeholders, Ok(()) | Err(PacketError::InvalidPlaceholder)));
         assert_eq!(json_to_msgpack(&mut Vec::new(), data, &[]), Ok(()));
     }

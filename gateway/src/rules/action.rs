@@ -129,7 +129,8 @@ impl Emit {
         let name = match (&self.event, source.event) {
             (Some(name), _) => name.as_ref(),
             (None, event) => {
-                own_name = serde_json::Value::from(event.unwrap_or_default()).to_string();
+                // Text can always be written as JSON.
+                own_name = serde_json::to_string(event.unwrap_or_default()).unwrap_or_default();
                 &own_name
             }
         };
