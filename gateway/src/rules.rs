@@ -170,20 +170,6 @@ impl Rules {
         attachments: &[Bytes],
         context: &Context<'_>,
     ) -> Result<Decision, Refusal> {
-        let mut decision = Decision::default();
-        self.decide_into(event, attachments, context, &mut decision)?;
-        Ok(decision)
-    }
-
-    /// As [`Rules::decide`], for a decision that stays where it is: it is large, and every event
-    /// has one. After a refusal it holds nothing that may be done.
-    pub fn decide_into(
-        &self,
-        event: &Event<'_>,
-        attachments: &[Bytes],
-        context: &Context<'_>,
-        decision: &mut Decision,
-    ) -> Result<(), Refusal> {
         let rule = self.events.get(&event.name).or(self.any_event.as_ref());
         let source = Source { event: Some(&event.name), args: &event.args, attachments, context };
         match rule {
@@ -192,11 +178,12 @@ impl Rules {
                 Err(Refusal::new(RefusalCode::Refused, message.as_ref()))
             }
             Some(Rule::Accept { effects, ack }) => {
+                let mut decision = Decision::default();
                 effects.decide(&source, &mut decision.actions)?;
                 if let Some(ack) = ack {
                     decision.ack = Some(ack.compose(None, &source)?);
                 }
-                Ok(())
+                Ok(decision)
             }
         }
     }

@@ -36,7 +36,11 @@ impl Turn<'_> {
             is_member: &|room| socket.is_member(room),
         };
         let decided = config.rules.decide(&event, attachments, &context);
-        match decided.and_then(|decision| self.check_rooms(&socket, decision)) {
+        let checked = decided.and_then(|decision| {
+            self.check_rooms(&socket, &decision)?;
+            Ok(decision)
+        });
+        match checked {
             Ok(decision) => {
                 self.act(&socket, decision.actions);
                 if let Some(id) = packet.id {
@@ -75,7 +79,7 @@ impl Turn<'_> {
     }
 
     /// Refuses joins beyond the cap, before any part of the decision takes effect.
-    fn check_rooms(&self, socket: &Socket, decision: Decision) -> Result<Decision, Refusal> {
+    fn check_rooms(&self, socket: &Socket, decision: &Decision) -> Result<(), Refusal> {
         let joins = decision.actions.iter().filter(|action| match action {
             Action::Join(room) => !socket.is_member(room),
             _ => false,
@@ -86,7 +90,7 @@ impl Turn<'_> {
             let message = format!("a socket may be in at most {rooms_max} rooms");
             return Err(Refusal { code: RefusalCode::TooManyRooms, message });
         }
-        Ok(decision)
+        Ok(())
     }
 
     pub(super) fn act(&mut self, socket: &Arc<Socket>, actions: SmallVec<[Action; 2]>) {
