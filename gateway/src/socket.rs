@@ -1,6 +1,6 @@
 //! The Socket.IO edge: it reads packets of clients, lets the rules decide, and acts.
 //!
-//! A [`Gateway`] is the engine's handler. Each session gets a [`Client`], which knows the
+//! A [`Gateway`] is the engine's handler. Each session gets a `Client`, which knows the
 //! namespaces the session is connected to. All of this runs on the connection's own task and never
 //! waits; what concerns other sockets is queued to their lanes.
 
