@@ -109,16 +109,21 @@ describe('the upgrade', () => {
   });
 });
 
-/** A WebSocket that asks to take over the session of `client`. */
-async function probing(client) {
+/** A WebSocket that asks to take over the session of `client`; nothing if the node refuses it. */
+async function tryProbing(client) {
   const url = `${node.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`;
   const socket = new WebSocket(`${url}&sid=${client.engine.id}`);
   const probe = { socket, messages: [], closed: false };
   socket.on('message', (data) => probe.messages.push(String(data)));
   socket.on('close', () => (probe.closed = true));
   socket.on('error', () => {});
-  await until('the probe is open', () => socket.readyState === WebSocket.OPEN);
-  return probe;
+  await until('the probe is open or refused', () => socket.readyState === WebSocket.OPEN || probe.closed);
+  return probe.closed ? null : probe;
+}
+
+/** As `tryProbing`; the end of an earlier probe reaches the node in its own time. */
+function probing(client) {
+  return until('the node accepts a probe', () => tryProbing(client), { every: 20 });
 }
 
 async function answeredProbe(probe) {
