@@ -148,10 +148,13 @@ fn check_cluster(cluster: &mut ClusterConfig, adapter_written: bool, complaints:
     if cluster.prefix.chars().any(char::is_control) {
         complaints.add("cluster.prefix", "holds a control character");
     }
-    if cluster.frame_max > cluster.receive_queue_max {
+    if cluster.prefix.is_empty() {
+        complaints.add("cluster.prefix", "is empty; Node's default is `socket.io`");
+    }
+    if cluster.frame_max > cluster.receive_queue_max.min(cluster.publish_queue_max) {
         complaints.add(
             "cluster.frame_max",
-            "is more than `receive_queue_max`, so such a frame could never be taken",
+            "is more than `receive_queue_max` or `publish_queue_max`, so such a frame could never pass",
         );
     }
 }

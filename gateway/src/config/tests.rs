@@ -176,7 +176,7 @@ fn every_mistake_is_named_in_one_run() {
     engine.credentials: together with the origin `*` every page could act for its visitors: name the origins
     engine.cookie: `a b` is not a cookie name
     cluster.adapter: `redis` needs a Redis: `redis = "redis://host"` or CARILLON_REDIS
-    cluster.frame_max: is more than `receive_queue_max`, so such a frame could never be taken
+    cluster.frame_max: is more than `receive_queue_max` or `publish_queue_max`, so such a frame could never pass
     drain.deadline: is less than `ready_delay` + `spread`, so sessions would be cut off while they are being closed
     namespace `chat`: does not start with `/`
     namespace `chat`.auth: `jwt` comes with backends, which this release has not
