@@ -60,7 +60,7 @@ async fn after_each_bad_message_the_next_good_one_is_delivered() {
     for (number, (name, channel, payload, result)) in corpus().into_iter().enumerate() {
         let before = b.received(result);
         redis.publish(channel, &payload).await;
-        eventually(name, async || b.received(result) == before + 1.0).await;
+        eventually(name, async || b.received(result) > before).await;
         let text = number.to_string();
         a.emit_to("/", &["room"], &text);
         b.hears(&text).await;
