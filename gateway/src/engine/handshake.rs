@@ -168,3 +168,20 @@ pub fn switching_protocols(accept: &HeaderValue, offered: &HeaderMap) -> Respons
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_offered_subprotocol_is_taken() {
+        let accept = HeaderValue::from_static("key");
+        let answered = |offered: &HeaderMap| {
+            switching_protocols(&accept, offered).headers().get(SEC_WEBSOCKET_PROTOCOL).cloned()
+        };
+        let mut offered = HeaderMap::new();
+        assert_eq!(answered(&offered), None);
+        offered.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("chat.v2 , chat.v1"));
+        assert_eq!(answered(&offered), Some(HeaderValue::from_static("chat.v2")));
+    }
+}

@@ -559,6 +559,96 @@ mod tests {
     use super::super::websocket::Connection;
     use super::*;
 
+    use std::net::Ipv4Addr;
+
+    use bytes::Bytes;
+    use protocol::id::NodeTag;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::{Engine, EngineLimits, Handler, Message, Takeover};
+    use crate::config::EngineConfig;
+    use crate::limit::AddressLimit;
+    use crate::metrics::EngineMetrics;
+
+    /// Takes everything and answers nothing.
+    struct Silent;
+
+    impl Handler for Silent {
+        fn open(&self, _session: &Arc<Session>) -> Box<dyn Inbound> {
+            Box::new(Silent)
+        }
+    }
+
+    impl Inbound for Silent {
+        fn message(
+            &self,
+            _session: &Arc<Session>,
+            _message: Message<'_>,
+            _replies: &mut Vec<u8>,
+        ) -> Result<(), CloseReason> {
+            Ok(())
+        }
+
+        fn closed(&self, _session: &Arc<Session>, _reason: CloseReason) {}
+    }
+
+    /// A session on a real connection; the client's end is kept open and never read.
+    async fn websocket_session(config: EngineConfig) -> (Arc<Session>, TcpStream) {
+        let limits = EngineLimits {
+            body_timeout: Duration::from_secs(1),
+            overload_timeout: Duration::from_secs(1),
+            sessions_max: None,
+            lanes: 1,
+        };
+        let metrics = EngineMetrics::register(&prometheus::Registry::new()).expect("free names");
+        let addresses = AddressLimit::default();
+        let handler = Arc::new(Silent);
+        let engine = Engine::new(config, limits, NodeTag::random(), addresses, metrics, handler);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
+        let address = listener.local_addr().expect("address");
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let takeover = Takeover::Open { address: address.ip(), permit: None };
+        let stream = accepted.expect("accept").0;
+        engine.take_over(takeover, stream, Bytes::new()).await.expect("a connection");
+        (engine.sessions().remove(0), client.expect("connect"))
+    }
+
+    #[tokio::test]
+    async fn a_burst_above_the_limit_is_offered_to_the_kernel_before_it_closes_anybody() {
+        let config = EngineConfig { outbox_max: 3_000, ..EngineConfig::default() };
+        let (session, _client) = websocket_session(config).await;
+        let frame = Frame::text(&"x".repeat(1_000));
+        // Pushed in one batch as a lane does, and far less than the buffers of a socket hold.
+        for _ in 0..20 {
+            session.push(&frame);
+        }
+        assert!(session.is_open());
+        // A peer that takes nothing is another matter.
+        for _ in 0..100_000 {
+            session.push(&frame);
+        }
+        assert!(!session.is_open());
+    }
+
+    #[tokio::test]
+    async fn the_next_ping_keeps_its_interval_when_the_pong_had_longer() {
+        let config = EngineConfig {
+            ping_interval: Duration::from_secs(60),
+            ping_timeout: Duration::from_secs(600),
+            ..EngineConfig::default()
+        };
+        let (session, _client) = websocket_session(config).await;
+        // As after a ping: the wheel is to ask when the pong is overdue.
+        let pong_due = session.core.timer.now() + 600_000;
+        let mut inner = session.lock();
+        inner.pong_due = pong_due;
+        inner.timer_due = pong_due;
+        drop(inner);
+        session.on_pong();
+        let inner = session.lock();
+        assert_eq!((inner.pong_due, inner.timer_due), (0, inner.ping_due));
+    }
+
     fn future_bytes<F>(_: impl FnOnce(Connection) -> F) -> usize {
         size_of::<F>()
     }

@@ -310,12 +310,14 @@ impl Lane {
                 let members = self.namespaces.get(&namespace.index());
                 let member = members.and_then(|members| members.by_own_room(id));
                 if let Some(session) = member.map(|member| member.session.clone()) {
-                    self.deliveries += 1;
-                    if volatile {
-                        self.send_volatile(&session, &frame);
-                    } else {
+                    if volatile && !session.send_volatile(&frame) {
+                        self.metrics.volatile_dropped();
+                        return;
+                    }
+                    if !volatile {
                         self.send(&session, &frame, alone);
                     }
+                    self.deliveries += 1;
                 }
             }
             Command::Add { socket, greeting } => {
@@ -342,12 +344,6 @@ impl Lane {
         }
     }
 
-    fn send_volatile(&mut self, session: &Arc<Session>, frame: &Frame) {
-        if !session.send_volatile(frame) {
-            self.metrics.volatile_dropped();
-        }
-    }
-
     fn flush(&mut self) {
         for session in self.dirty.drain(..) {
             session.flush();
@@ -367,20 +363,21 @@ impl Lane {
         };
         let Self { dirty, deliveries, bytes, metrics, epoch, .. } = self;
         members.select(&broadcast.selection, epoch, |member: &Member| {
-            *deliveries += n_packets;
-            *bytes += frame.websocket().len();
             if let Some(asked) = &broadcast.question {
                 asked.question.ask(member.socket.id());
             }
             if broadcast.volatile {
                 if !member.session.send_volatile(&frame) {
                     metrics.volatile_dropped();
+                    return;
                 }
             } else if alone {
                 member.session.send(&frame);
             } else if member.session.push(&frame) {
                 dirty.push(member.session.clone());
             }
+            *deliveries += n_packets;
+            *bytes += frame.websocket().len();
         });
     }
 
