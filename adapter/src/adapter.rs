@@ -1,11 +1,11 @@
 //! Selections and events on one side, the other nodes on the other.
 
 use crate::{
-    AdapterConfig, AdapterError, AdapterMetrics, Flags, Local, Mode, Selection, classic::Classic,
-    memory::Memory,
+    Acks, AdapterConfig, AdapterError, AdapterMetrics, Flags, Local, Mode, NodeRecord,
+    RequestError, RoomName, Selection, SocketDetail, classic::Classic, memory::Memory,
 };
 use protocol::socket::EventData;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +59,17 @@ pub enum LinkState {
     Down,
 }
 
+/// Which rooms with members on this node an adapter must be told of, because it receives nothing for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// None.
+    Nothing,
+    /// All but those that sockets have by their id.
+    PublicRooms,
+    /// All.
+    AllRooms,
+}
+
 /// The way to the sockets of other nodes. Cheap to clone.
 pub struct Adapter<L> {
     mode: AdapterMode<L>,
@@ -89,7 +100,9 @@ impl<L: Local> Adapter<L> {
         config.check()?;
         let mode = match config.mode {
             Mode::Memory => AdapterMode::Memory(Arc::new(Memory::new())),
-            Mode::Redis => AdapterMode::Classic(Arc::new(Classic::new(local, config, metrics)?)),
+            Mode::Redis | Mode::RedisSharded => {
+                AdapterMode::Classic(Arc::new(Classic::new(local, config, metrics)?))
+            }
         };
         Ok(Self { mode })
     }
@@ -131,6 +144,157 @@ impl<L: Local> Adapter<L> {
         match &self.mode {
             AdapterMode::Memory(memory) => memory.broadcast(),
             AdapterMode::Classic(classic) => classic.broadcast(ns, selection, flags, data),
+        }
+    }
+
+    /// Which rooms it must be told of by [`room_opened`](Self::room_opened).
+    pub fn follows(&self) -> Follow {
+        match &self.mode {
+            AdapterMode::Memory(_) => Follow::Nothing,
+            AdapterMode::Classic(classic) => classic.follows(),
+        }
+    }
+
+    /// A room has its first member on this node. Never waits.
+    pub fn room_opened(&self, ns: &str, room: &str) {
+        match &self.mode {
+            AdapterMode::Memory(_) => {}
+            AdapterMode::Classic(classic) => classic.room_opened(ns, room),
+        }
+    }
+
+    /// A room has lost its last member on this node. Never waits.
+    pub fn room_closed(&self, ns: &str, room: &str) {
+        match &self.mode {
+            AdapterMode::Memory(_) => {}
+            AdapterMode::Classic(classic) => classic.room_closed(ns, room),
+        }
+    }
+
+    /// Calls `then` once this node receives what is sent to the room: at once if it does already, if it
+    /// cannot while the link is down, or if rooms are not followed. To be called before a join is
+    /// acknowledged. The room need not have members yet.
+    pub fn when_followed(&self, ns: &str, room: &str, then: impl FnOnce() + Send + 'static) {
+        match &self.mode {
+            AdapterMode::Memory(_) => then(),
+            AdapterMode::Classic(classic) => classic.when_followed(ns, room, Box::new(then)),
+        }
+    }
+
+    /// Sends an event to the selected sockets of the whole cluster, this node's included, and collects
+    /// their acknowledgements for at most `timeout`.
+    pub async fn broadcast_with_ack(
+        &self,
+        ns: &str,
+        selection: &Selection,
+        flags: Flags,
+        data: &EventData,
+        timeout: Duration,
+    ) -> Result<Acks, RequestError<Acks>> {
+        match &self.mode {
+            AdapterMode::Memory(_) => todo!(),
+            AdapterMode::Classic(classic) => {
+                classic.broadcast_with_ack(ns, selection, flags, data, timeout).await
+            }
+        }
+    }
+
+    /// Describes the selected sockets of the whole cluster, this node's included.
+    pub async fn fetch_sockets(
+        &self,
+        ns: &str,
+        selection: &Selection,
+    ) -> Result<Vec<SocketDetail>, RequestError<Vec<SocketDetail>>> {
+        match &self.mode {
+            AdapterMode::Memory(_) => todo!(),
+            AdapterMode::Classic(classic) => classic.fetch_sockets(ns, selection).await,
+        }
+    }
+
+    /// The ids of the sockets in any of the rooms (without rooms: of all sockets), in the whole cluster.
+    pub async fn sockets(
+        &self,
+        ns: &str,
+        rooms: &[RoomName],
+    ) -> Result<BTreeSet<RoomName>, RequestError<BTreeSet<RoomName>>> {
+        match &self.mode {
+            AdapterMode::Memory(_) => todo!(),
+            AdapterMode::Classic(classic) => classic.sockets(ns, rooms).await,
+        }
+    }
+
+    /// All rooms with members anywhere in the cluster, those that sockets have by their id included.
+    pub async fn all_rooms(
+        &self,
+        ns: &str,
+    ) -> Result<BTreeSet<RoomName>, RequestError<BTreeSet<RoomName>>> {
+        match &self.mode {
+            AdapterMode::Memory(_) => todo!(),
+            AdapterMode::Classic(classic) => classic.all_rooms(ns).await,
+        }
+    }
+
+    /// Lets the selected sockets of the whole cluster join rooms. Those of this node have joined when it
+    /// returns; the result is about the others.
+    pub async fn join(&self, ns: &str, selection: &Selection, rooms: &[RoomName]) -> Published {
+        match &self.mode {
+            AdapterMode::Memory(_) => todo!(),
+            AdapterMode::Classic(classic) => classic.join(ns, selection, rooms).await,
+        }
+    }
+
+    /// Lets the selected sockets of the whole cluster leave rooms; otherwise as [`join`](Self::join).
+    pub async fn leave(&self, ns: &str, selection: &Selection, rooms: &[RoomName]) -> Published {
+        match &self.mode {
+            AdapterMode::Memory(_) => todo!(),
+            AdapterMode::Classic(classic) => classic.leave(ns, selection, rooms).await,
+        }
+    }
+
+    /// Disconnects the selected sockets of the whole cluster from the namespace, or with `close` closes
+    /// their connections; otherwise as [`join`](Self::join).
+    pub async fn disconnect(&self, ns: &str, selection: &Selection, close: bool) -> Published {
+        match &self.mode {
+            AdapterMode::Memory(_) => todo!(),
+            AdapterMode::Classic(classic) => classic.disconnect(ns, selection, close).await,
+        }
+    }
+
+    /// Sends an event to all other servers of the cluster. Never waits.
+    pub fn server_side_emit(&self, ns: &str, data: &EventData) -> Published {
+        match &self.mode {
+            AdapterMode::Memory(memory) => memory.broadcast(),
+            AdapterMode::Classic(classic) => classic.server_side_emit(ns, data),
+        }
+    }
+
+    /// The same, and collects what they answer: a JSON array with one element or none for each.
+    pub async fn server_side_emit_with_ack(
+        &self,
+        ns: &str,
+        data: &EventData,
+    ) -> Result<Vec<EventData>, RequestError<Vec<EventData>>> {
+        match &self.mode {
+            AdapterMode::Memory(_) => Ok(Vec::new()),
+            AdapterMode::Classic(classic) => classic.server_side_emit_with_ack(ns, data).await,
+        }
+    }
+
+    /// How many servers the namespace has, this one included, as Node's `serverCount()` counts them.
+    /// Nothing if Redis could not be asked.
+    pub async fn server_count(&self, ns: &str) -> Option<usize> {
+        match &self.mode {
+            AdapterMode::Memory(_) => Some(1),
+            AdapterMode::Classic(classic) => classic.server_count(ns).await,
+        }
+    }
+
+    /// The live nodes, this one included, by tag. Node servers are not among them. Nothing if Redis could
+    /// not be asked.
+    pub async fn nodes(&self) -> Option<Vec<NodeRecord>> {
+        match &self.mode {
+            AdapterMode::Memory(_) => Some(Vec::new()),
+            AdapterMode::Classic(classic) => classic.nodes().await,
         }
     }
 

@@ -329,3 +329,77 @@ fn consumer_ended(namespace: &Namespace, error: Option<JoinError>) {
         namespace.is_consumed.store(false, Ordering::Relaxed);
     }
 }
+
+// Placeholders, to be replaced by the cluster module.
+#[allow(clippy::todo)]
+impl<L: Local> Classic<L> {
+    pub(crate) fn follows(&self) -> crate::Follow {
+        crate::Follow::Nothing
+    }
+    pub(crate) fn room_opened(&self, _: &str, _: &str) {}
+    pub(crate) fn room_closed(&self, _: &str, _: &str) {}
+    pub(crate) fn when_followed(&self, _: &str, _: &str, then: Box<dyn FnOnce() + Send>) {
+        then();
+    }
+    pub(crate) async fn broadcast_with_ack(
+        &self,
+        _: &str,
+        _: &Selection,
+        _: Flags,
+        _: &EventData,
+        _: std::time::Duration,
+    ) -> Result<crate::Acks, crate::RequestError<crate::Acks>> {
+        todo!()
+    }
+    pub(crate) async fn fetch_sockets(
+        &self,
+        _: &str,
+        _: &Selection,
+    ) -> Result<Vec<crate::SocketDetail>, crate::RequestError<Vec<crate::SocketDetail>>> {
+        todo!()
+    }
+    pub(crate) async fn sockets(
+        &self,
+        _: &str,
+        _: &[crate::RoomName],
+    ) -> Result<
+        std::collections::BTreeSet<crate::RoomName>,
+        crate::RequestError<std::collections::BTreeSet<crate::RoomName>>,
+    > {
+        todo!()
+    }
+    pub(crate) async fn all_rooms(
+        &self,
+        _: &str,
+    ) -> Result<
+        std::collections::BTreeSet<crate::RoomName>,
+        crate::RequestError<std::collections::BTreeSet<crate::RoomName>>,
+    > {
+        todo!()
+    }
+    pub(crate) async fn join(&self, _: &str, _: &Selection, _: &[crate::RoomName]) -> Published {
+        todo!()
+    }
+    pub(crate) async fn leave(&self, _: &str, _: &Selection, _: &[crate::RoomName]) -> Published {
+        todo!()
+    }
+    pub(crate) async fn disconnect(&self, _: &str, _: &Selection, _: bool) -> Published {
+        todo!()
+    }
+    pub(crate) fn server_side_emit(&self, _: &str, _: &EventData) -> Published {
+        todo!()
+    }
+    pub(crate) async fn server_side_emit_with_ack(
+        &self,
+        _: &str,
+        _: &EventData,
+    ) -> Result<Vec<EventData>, crate::RequestError<Vec<EventData>>> {
+        todo!()
+    }
+    pub(crate) async fn server_count(&self, _: &str) -> Option<usize> {
+        todo!()
+    }
+    pub(crate) async fn nodes(&self) -> Option<Vec<crate::NodeRecord>> {
+        todo!()
+    }
+}

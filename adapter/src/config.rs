@@ -12,6 +12,65 @@ pub enum Mode {
     Memory,
     /// Redis pub/sub, as `@socket.io/redis-adapter` speaks it ("classic").
     Redis,
+    /// Sharded pub/sub of Redis 7, as `createShardedAdapter` of `@socket.io/redis-adapter` speaks it.
+    RedisSharded,
+}
+
+/// How far a node takes part in a cluster, so that a live cluster of Node servers can be joined in stages.
+/// In mode [`Mode::RedisSharded`] only [`Participation::Full`] exists: there, who receives is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Participation {
+    /// Broadcasts only. No server waits for this node, and it applies and answers nothing else.
+    Broadcasts,
+    /// Also joins, leaves, disconnects and server-side events without acknowledgement. Still no server
+    /// waits for this node.
+    Commands,
+    /// Everything: other servers count this node, and it answers them.
+    #[default]
+    Full,
+}
+
+/// What a node receives of the broadcasts to single rooms in mode [`Mode::Redis`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Subscribe {
+    /// All of them, as Node does; those for rooms without a member here are dropped before they are decoded.
+    #[default]
+    All,
+    /// Those for rooms with members here. For large clusters, where most messages are for others.
+    Interest,
+}
+
+/// The subscription mode in mode [`Mode::RedisSharded`]; must be the same on all servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShardedMode {
+    /// One channel for each namespace.
+    Static,
+    /// One more for each room, except the rooms that sockets have by their id.
+    #[default]
+    Dynamic,
+    /// One more for each room.
+    DynamicPrivate,
+}
+
+/// The encoding of broadcasts, Node's option `parser`; must be the same on all servers and emitters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClusterParser {
+    /// MessagePack, Node's default.
+    #[default]
+    MessagePack,
+    /// JSON. Binaries do not survive it: they arrive as `{"type":"Buffer","data":[…]}`.
+    Json,
+}
+
+/// What other nodes are told about this one.
+#[derive(Clone, Debug)]
+pub struct NodeDescription {
+    /// What kind of program it is, for example `carillon`.
+    pub kind: String,
+    /// The version of the program.
+    pub version: String,
+    /// Where other nodes reach it, if they do.
+    pub address: Option<String>,
 }
 
 /// Where Redis is.
@@ -61,6 +120,28 @@ pub struct AdapterConfig {
     /// The largest message that is published or taken. A larger one that comes in is refused, and counts
     /// as a gap.
     pub cluster_frame_max: usize,
+    /// How far this node takes part in the cluster.
+    pub participation: Participation,
+    /// What is received of the broadcasts to single rooms, in mode `redis`.
+    pub subscribe: Subscribe,
+    /// The subscription mode, in mode `redis-sharded`.
+    pub sharded: ShardedMode,
+    /// The encoding of broadcasts, in mode `redis`.
+    pub parser: ClusterParser,
+    /// How long other servers may take to answer; Node's option `requestsTimeout`.
+    pub requests_timeout: Duration,
+    /// Whether answers go to a channel that only the asking server receives; Node's option
+    /// `publishOnSpecificResponseChannel`. Cheaper, and every version of Node's adapter listens there.
+    pub specific_response_channel: bool,
+    /// How many requests of this node may wait for answers at once.
+    pub requests_max: usize,
+    /// How many bytes of answers to one request are kept.
+    pub response_bytes_max: usize,
+    /// How long the channel of a room stays subscribed after its last member left, where channels follow
+    /// rooms.
+    pub follow_linger: Duration,
+    /// What other nodes are told about this one; nothing makes this node unlisted.
+    pub node: Option<NodeDescription>,
     /// The bound of the random pause before the first attempt to connect again.
     pub reconnect_delay_min: Duration,
     /// What that bound grows to, doubling with each attempt.
@@ -84,6 +165,20 @@ impl Default for AdapterConfig {
             receive_queue_frames: 16_384,
             receive_queue_bytes: 64 << 20,
             cluster_frame_max: 16 << 20,
+            participation: Participation::Full,
+            subscribe: Subscribe::All,
+            sharded: ShardedMode::Dynamic,
+            parser: ClusterParser::MessagePack,
+            // Node's default.
+            requests_timeout: Duration::from_secs(5),
+            specific_response_channel: true,
+            // Each is a task that waits; Node knows no limit.
+            requests_max: 10_000,
+            // About 100,000 described sockets.
+            response_bytes_max: 64 << 20,
+            // A room that is left and joined again by the next visitor keeps its subscription.
+            follow_linger: Duration::from_secs(30),
+            node: None,
             reconnect_delay_min: Duration::from_millis(50),
             reconnect_delay_max: Duration::from_secs(1),
         }

@@ -71,12 +71,19 @@ mod error;
 mod local;
 mod memory;
 pub mod metrics;
+mod registry;
+mod request;
 mod wire;
 
 pub use crate::{
-    adapter::{Adapter, LinkState, LostReason, Published},
-    config::{AdapterConfig, Mode, RedisConfig},
+    adapter::{Adapter, Follow, LinkState, LostReason, Published},
+    config::{
+        AdapterConfig, ClusterParser, Mode, NodeDescription, Participation, RedisConfig,
+        ShardedMode, Subscribe,
+    },
     error::AdapterError,
-    local::{Flags, GapCause, Local, RoomName, Selection},
+    local::{Asked, ClientAnswer, Flags, GapCause, Local, RoomName, Selection, SocketDetail},
     metrics::AdapterMetrics,
+    registry::NodeRecord,
+    request::{Acks, RequestCause, RequestError},
 };

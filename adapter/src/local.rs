@@ -1,7 +1,8 @@
 //! The trait through which an adapter sees the sockets of its node, and the values it passes.
 
-use protocol::socket::EventData;
-use std::{borrow::Borrow, fmt, future::Future, ops::Deref, sync::Arc};
+use futures_util::stream::BoxStream;
+use protocol::{id::NodeTag, socket::EventData};
+use std::{borrow::Borrow, fmt, future::Future, ops::Deref, sync::Arc, time::Duration};
 
 /// What an adapter sees of its node. The gateway's hub implements it.
 ///
@@ -46,9 +47,85 @@ pub trait Local: Send + Sync + 'static {
         close: bool,
     ) -> impl Future<Output = ()> + Send;
 
+    /// All rooms of the namespace with a socket of this node in them, the sockets' own rooms (named by
+    /// their ids) included, each once.
+    fn rooms(&self, ns: &str) -> impl Future<Output = Vec<RoomName>> + Send;
+
+    /// Describes the selected sockets of this node.
+    fn sockets(
+        &self,
+        ns: &str,
+        selection: &Selection,
+    ) -> impl Future<Output = Vec<SocketDetail>> + Send;
+
+    /// Sends an event to the selected sockets of this node and asks each for an acknowledgement. Resolves
+    /// when all of them are known; answers follow until everybody has answered or left, or `timeout` is
+    /// over. Dropping the answers ends the question.
+    fn ask(
+        &self,
+        ns: &str,
+        selection: &Selection,
+        flags: Flags,
+        data: EventData,
+        timeout: Duration,
+    ) -> impl Future<Output = Asked> + Send;
+
+    /// Takes an event that another server sent to all servers (`serverSideEmit`), and gives what is to be
+    /// answered: a JSON array with one element, or an empty one for an answer without a value. It is only
+    /// sent if `is_answered`.
+    ///
+    /// A node that does nothing with such events answers `[null]`, so that no Node server waits for it.
+    fn server_event(
+        &self,
+        ns: &str,
+        event: EventData,
+        is_answered: bool,
+    ) -> impl Future<Output = EventData> + Send;
+
+    /// How many sockets this node has, over all namespaces. Other nodes can read it.
+    fn n_sockets(&self) -> usize;
+
+    /// What the ids of all sockets of this node begin with, if they do.
+    fn tag(&self) -> Option<NodeTag>;
+
+    /// Asks for another tag, because another node has the same. Says whether it was changed: it cannot be
+    /// once an id was given out.
+    fn change_tag(&self) -> bool;
+
     /// Says that messages for this room (without a room: for any socket of the namespace) may have been
     /// lost. Never waits.
     fn gap(&self, ns: &str, room: Option<&str>, cause: GapCause);
+}
+
+/// A socket as it is described to other nodes, in the shape of Node's `RemoteSocket`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketDetail {
+    /// Its id.
+    pub id: RoomName,
+    /// The rooms it is in, its own included.
+    pub rooms: Vec<RoomName>,
+    /// A JSON object with the keys of Node's `handshake`: `headers`, `time`, `address`, `xdomain`, `secure`,
+    /// `issued`, `url`, `query`, `auth`.
+    pub handshake: Box<str>,
+    /// A JSON value: what the application attached to the socket, an object on Node.
+    pub data: Box<str>,
+}
+
+/// A question that was put to sockets of this node.
+pub struct Asked {
+    /// How many sockets were asked.
+    pub n_asked: usize,
+    /// The answers as they come, at most one of each socket. Ends when no more can come.
+    pub answers: BoxStream<'static, ClientAnswer>,
+}
+
+/// What one client answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAnswer {
+    /// The id of the socket; unknown if a Node server passed the answer on.
+    pub socket: Option<RoomName>,
+    /// The arguments of the acknowledgement as a JSON array. Other nodes get and send only the first one.
+    pub args: EventData,
 }
 
 /// Why messages may have been lost.

@@ -2,11 +2,11 @@
 
 use crate::soon;
 use adapter::{
-    Adapter, AdapterConfig, AdapterMetrics, Flags, GapCause, LinkState, Local, Mode, Published,
-    RedisConfig, RoomName, Selection,
+    Adapter, AdapterConfig, AdapterMetrics, Asked, Flags, GapCause, LinkState, Local, Mode,
+    Published, RedisConfig, RoomName, Selection, SocketDetail,
 };
 use prometheus::Registry;
-use protocol::socket::EventData;
+use protocol::{id::NodeTag, socket::EventData};
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex},
@@ -74,6 +74,41 @@ impl Local for Recorder {
     async fn disconnect(&self, ns: &str, selection: &Selection, close: bool) {
         let (ns, selection) = (ns.to_owned(), selection.clone());
         self.record(Record::Disconnect { ns, selection, close });
+    }
+
+    async fn rooms(&self, _ns: &str) -> Vec<RoomName> {
+        Vec::new()
+    }
+
+    async fn sockets(&self, _ns: &str, _selection: &Selection) -> Vec<SocketDetail> {
+        Vec::new()
+    }
+
+    async fn ask(
+        &self,
+        _ns: &str,
+        _selection: &Selection,
+        _flags: Flags,
+        _data: EventData,
+        _timeout: Duration,
+    ) -> Asked {
+        Asked { n_asked: 0, answers: Box::pin(futures_util::stream::empty()) }
+    }
+
+    async fn server_event(&self, _ns: &str, _event: EventData, _is_answered: bool) -> EventData {
+        EventData { json: "[null]".into(), attachments: Vec::new() }
+    }
+
+    fn n_sockets(&self) -> usize {
+        0
+    }
+
+    fn tag(&self) -> Option<NodeTag> {
+        None
+    }
+
+    fn change_tag(&self) -> bool {
+        false
     }
 
     fn gap(&self, ns: &str, room: Option<&str>, cause: GapCause) {

@@ -230,6 +230,55 @@ impl Local for Lanes {
         self.each(namespace, selection, Action::Disconnect(farewell, close)).await;
     }
 
+    #[allow(clippy::todo)]
+    async fn rooms(&self, _namespace: &str) -> Vec<RoomName> {
+        todo!()
+    }
+
+    #[allow(clippy::todo)]
+    async fn sockets(
+        &self,
+        _namespace: &str,
+        _selection: &Selection,
+    ) -> Vec<adapter::SocketDetail> {
+        todo!()
+    }
+
+    #[allow(clippy::todo)]
+    async fn ask(
+        &self,
+        _namespace: &str,
+        _selection: &Selection,
+        _flags: Flags,
+        _data: EventData,
+        _timeout: std::time::Duration,
+    ) -> adapter::Asked {
+        todo!()
+    }
+
+    #[allow(clippy::todo)]
+    async fn server_event(
+        &self,
+        _namespace: &str,
+        _event: EventData,
+        _is_answered: bool,
+    ) -> EventData {
+        todo!()
+    }
+
+    #[allow(clippy::todo)]
+    fn n_sockets(&self) -> usize {
+        todo!()
+    }
+
+    fn tag(&self) -> Option<NodeTag> {
+        Some(self.tag)
+    }
+
+    fn change_tag(&self) -> bool {
+        false
+    }
+
     fn gap(&self, namespace: &str, room: Option<&str>, cause: GapCause) {
         if cause == GapCause::LinkLost && self.on_gap == OnGap::Keep {
             return;
