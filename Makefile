@@ -16,7 +16,7 @@ heading = @printf '\n\033[1m== %s\033[0m  (%s)\n' '$(1)' "$$(date +%T)"
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Build a release, start a node with the demo chat and print its address
@@ -78,6 +78,13 @@ bench: client ## Compare a release build with Node.js socket.io on the same work
 	$(CARGO) build --locked --release -p carillon -p carillon-loadtest --bins
 	cd loadtest/peers/node && $(NPM) ci --no-audit --no-fund --loglevel=error
 	$(TARGET_DIR)/release/carillon-bench compare
+
+.PHONY: bench-cluster
+bench-cluster: client ## The same for two nodes with a Redis between them
+	$(call heading,bench of a cluster)
+	$(CARGO) build --locked --release -p carillon -p carillon-loadtest --bins
+	cd loadtest/peers/node && $(NPM) ci --no-audit --no-fund --loglevel=error
+	$(TARGET_DIR)/release/carillon-bench compare --nodes 2 --programs carillon,node
 
 .PHONY: clean
 clean: ## Remove what the targets above made

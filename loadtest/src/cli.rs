@@ -8,11 +8,12 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use crate::compare::{self, Comparison};
+use crate::fleet::Fleet;
 use crate::machine::{self, Cores};
 use crate::meter::Meter;
 use crate::report;
 use crate::scenario::{Plan, Scenario};
-use crate::server::{Places, Program, Server};
+use crate::server::{Places, Program};
 
 /// Measures Socket.IO servers and checks every message.
 #[derive(Parser)]
@@ -59,9 +60,12 @@ enum Command {
 
 #[derive(Args)]
 struct Work {
-    /// Which scenarios; default: all.
+    /// Which scenarios; default: all of one node, or with several nodes those that cross them.
     #[arg(long, global = true, value_enum, value_delimiter = ',')]
     scenarios: Vec<Scenario>,
+    /// How many nodes; more than one share a Redis, which is measured too, and clients are spread over them.
+    #[arg(long, global = true, default_value_t = 1)]
+    nodes: usize,
     /// Length of each measured window.
     #[arg(long, global = true, default_value_t = 2.0)]
     seconds: f64,
@@ -88,6 +92,7 @@ struct Work {
 impl Work {
     fn plan(&self, operations_default: u64) -> Plan {
         Plan {
+            nodes: self.nodes.max(1),
             room_sockets: self.sockets.max(1),
             burst: self.burst.max(1),
             round_trip_sockets: 64,
@@ -99,7 +104,11 @@ impl Work {
     }
 
     fn scenarios(&self) -> Vec<Scenario> {
-        if self.scenarios.is_empty() { Scenario::ALL.to_vec() } else { self.scenarios.clone() }
+        match (self.scenarios.as_slice(), self.nodes) {
+            ([], 0 | 1) => Scenario::ALL.to_vec(),
+            ([], _) => Scenario::CLUSTER.to_vec(),
+            (chosen, _) => chosen.to_vec(),
+        }
     }
 
     fn window(&self) -> Duration {
@@ -166,8 +175,8 @@ fn callgrind(
     let meter = Meter::Callgrind { directory: directory.clone() };
     let mut complete = true;
     for &scenario in scenarios.iter().filter(|&&scenario| scenario != Scenario::Idle) {
-        let outcome = Server::start(program, places, None, &wrapper)
-            .and_then(|server| scenario.run(&server, &meter, plan));
+        let outcome = Fleet::start(program, plan.nodes, places, None, &wrapper)
+            .and_then(|fleet| scenario.run(&fleet, &meter, plan));
         // Valgrind leaves an empty file for what ran outside the window.
         for entry in fs::read_dir(&directory)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with("callgrind.out.") {

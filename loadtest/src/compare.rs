@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::fleet::Fleet;
 use crate::machine::{Cores, Machine};
 use crate::meter::Meter;
 use crate::report;
 use crate::scenario::{Outcome, Plan, Scenario};
-use crate::server::{Places, Program, Server};
+use crate::server::{Places, Program};
+
 use crate::stats::Summary;
 
 /// A scenario that failed, and why.
@@ -123,10 +125,11 @@ pub fn round(
     [idle, busy]
         .iter()
         .flat_map(|group| {
-            let server = group.first().map(|_| Server::start(program, places, cores.server, &[]));
+            let start = || Fleet::start(program, plan.nodes, places, cores.server, &[]);
+            let fleet = group.first().map(|_| start());
             let run = |&scenario: &Scenario| {
-                let result = match &server {
-                    Some(Ok(server)) => scenario.run(server, meter, plan),
+                let result = match &fleet {
+                    Some(Ok(fleet)) => scenario.run(fleet, meter, plan),
                     Some(Err(error)) => Err(anyhow::anyhow!("{error:#}")),
                     None => Err(anyhow::anyhow!("no server")),
                 };

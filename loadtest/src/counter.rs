@@ -44,7 +44,7 @@ pub struct Counters {
 
 impl Counters {
     /// Begins to count.
-    pub fn start(pid: u32, events: &[&str]) -> Result<Counters> {
+    pub fn start(pids: &[u32], events: &[&str]) -> Result<Counters> {
         let directory = std::env::temp_dir().join(format!("carillon-bench-{}", std::process::id()));
         fs::create_dir_all(&directory)?;
         let paths = ["orders", "answers"].map(|name| directory.join(name));
@@ -56,8 +56,9 @@ impl Counters {
         // Opened for both directions, a named pipe never makes the opener wait for the other side.
         let open = |path: &PathBuf| OpenOptions::new().read(true).write(true).open(path);
         let (orders, pipe) = (open(&paths[0])?, open(&paths[1])?);
+        let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
         let child = Command::new("perf")
-            .args(["stat", "-x", ";", "-D", "-1", "-e", &events.join(","), "-p", &pid.to_string()])
+            .args(["stat", "-x", ";", "-D", "-1", "-e", &events.join(","), "-p", &pids.join(",")])
             .arg(format!("--control=fifo:{},{}", paths[0].display(), paths[1].display()))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

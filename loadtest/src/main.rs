@@ -1,7 +1,7 @@
 //! `carillon-bench`: measures Socket.IO servers with thousands of clients in one thread.
 //!
-//! A [`scenario`] drives a [`swarm`] of [`client`]s against a [`server`] and checks every message id; a [`meter`]
-//! reads what it cost the server. [`compare`] does that for several programs in alternation, and [`report`] writes
+//! A [`scenario`] drives a [`swarm`] of [`client`]s against a [`fleet`] of one or more [`server`]s and checks every message id; a [`meter`]
+//! reads what it cost them. [`compare`] does that for several programs in alternation, and [`report`] writes
 //! it down. A run in which a message was lost, duplicated or misplaced is a failed run, however fast.
 #![expect(clippy::print_stdout, reason = "results go to standard output")]
 
@@ -9,10 +9,12 @@ mod cli;
 mod client;
 mod compare;
 mod counter;
+mod fleet;
 mod machine;
 mod message;
 mod meter;
 mod process;
+mod redis;
 mod report;
 mod scenario;
 mod server;

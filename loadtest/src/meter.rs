@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::counter::{self, Counters, INSTRUCTIONS_KERNEL, INSTRUCTIONS_USER, SYSCALLS};
+use crate::fleet::Fleet;
 use crate::process::Cpu;
-use crate::server::Server;
 
 /// When a piece of work ends: whichever comes first.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ impl Meter {
     /// `operations_max` bounds each window for work that uses up something, such as ports.
     pub fn measure<F>(
         &self,
-        server: &Server,
+        fleet: &Fleet,
         name: &str,
         operations_max: u64,
         mut work: F,
@@ -75,15 +75,15 @@ impl Meter {
     where
         F: FnMut(Limit) -> Result<u64>,
     {
-        let pid = server.pid();
+        let pids = fleet.pids();
         match self {
             Meter::Native { events, time } => {
                 let bound = |time_max| Limit { operations_max, time_max };
                 work(bound(*time / 2))?;
-                let mut metrics = cpu_window(pid, events, || work(bound(*time)))?;
+                let mut metrics = cpu_window(fleet, events, || work(bound(*time)))?;
                 if events.contains(&SYSCALLS) {
                     // In a window of its own, since counting them makes each a little slower.
-                    let counters = Counters::start(pid, &[SYSCALLS])?;
+                    let counters = Counters::start(&pids, &[SYSCALLS])?;
                     let operations = work(bound(*time / 8))?;
                     let count = counters.stop()?.get(SYSCALLS).copied().unwrap_or(0.0);
                     metrics.insert("syscalls".to_owned(), count / operations.max(1) as f64);
@@ -93,12 +93,14 @@ impl Meter {
             Meter::Callgrind { directory } => {
                 work(Limit::operations(operations_max.min(1) + operations_max / 10))?;
                 let total = directory.join(format!("{name}.callgrind"));
+                let pid = pids[0];
                 callgrind(&["-i", "on"], pid)?;
                 let operations = work(Limit::operations(operations_max))?;
                 callgrind(&["-i", "off"], pid)?;
                 callgrind(&["-d", name], pid)?;
                 let instructions = collect_profile(directory, pid, &total)?;
-                let each = instructions / operations.max(1) as f64;
+                // Clients are spread evenly, so the nodes that are not looked at do as much.
+                let each = instructions * pids.len() as f64 / operations.max(1) as f64;
                 Ok(Metrics::from([
                     ("operations".to_owned(), operations as f64),
                     ("user_instructions".to_owned(), each),
@@ -109,17 +111,19 @@ impl Meter {
 }
 
 fn cpu_window(
-    pid: u32,
+    fleet: &Fleet,
     events: &[&'static str],
     work: impl FnOnce() -> Result<u64>,
 ) -> Result<Metrics> {
+    let pids = fleet.pids();
     let instructions: Vec<&str> =
         events.iter().copied().filter(|&event| event != SYSCALLS).collect();
     let counters =
-        if instructions.is_empty() { None } else { Some(Counters::start(pid, &instructions)?) };
-    let (start, before) = (Instant::now(), Cpu::of(pid)?);
+        if instructions.is_empty() { None } else { Some(Counters::start(&pids, &instructions)?) };
+    let redis = || fleet.redis().map(|redis| Cpu::of(redis.pid())).transpose();
+    let (start, before, redis_before) = (Instant::now(), Cpu::of_all(&pids)?, redis()?);
     let operations = work()?.max(1) as f64;
-    let (cpu, elapsed) = (Cpu::of(pid)? - before, start.elapsed());
+    let (cpu, redis_after, elapsed) = (Cpu::of_all(&pids)? - before, redis()?, start.elapsed());
     let mut metrics = Metrics::from([
         ("operations".to_owned(), operations),
         ("operations_per_second".to_owned(), operations / elapsed.as_secs_f64()),
@@ -127,6 +131,10 @@ fn cpu_window(
         ("cpu_microseconds".to_owned(), cpu.total.as_secs_f64() * 1e6 / operations),
         ("user_share".to_owned(), cpu.user_share()),
     ]);
+    if let Some((before, after)) = redis_before.zip(redis_after) {
+        let used = (after - before).total.as_secs_f64();
+        metrics.insert("redis_cpu_microseconds".to_owned(), used * 1e6 / operations);
+    }
     if let Some(counters) = counters {
         let counts = counters.stop()?;
         for (event, metric) in

@@ -37,6 +37,18 @@ impl Cpu {
         Ok(Cpu { total, user, system })
     }
 
+    /// The sum over several processes.
+    pub fn of_all(pids: &[u32]) -> Result<Cpu> {
+        pids.iter().try_fold(Cpu::default(), |sum, &pid| {
+            let cpu = Cpu::of(pid)?;
+            Ok(Cpu {
+                total: sum.total + cpu.total,
+                user: sum.user + cpu.user,
+                system: sum.system + cpu.system,
+            })
+        })
+    }
+
     /// Share of the time that was spent in user space.
     pub fn user_share(&self) -> f64 {
         let ticks = self.user + self.system;

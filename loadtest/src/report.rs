@@ -68,6 +68,10 @@ fn rows(comparison: &Comparison) -> Vec<Row> {
         rows.push(row(Scenario::Idle, "bytes_per_further_connection", &title, 1.0));
     }
     rows.push(row(Scenario::Idle, "empty_kilobytes", "memory of the empty process, MB", 1024.0));
+    let direct = match comparison.plan.nodes {
+        1 => "to(id), same node, per message",
+        _ => "to(id), other node, per message",
+    };
     let names = [
         (
             Scenario::BroadcastBurst,
@@ -76,12 +80,14 @@ fn rows(comparison: &Comparison) -> Vec<Row> {
         (Scenario::BroadcastSingle, "broadcast, one in flight, per delivery".to_owned()),
         (Scenario::Echo, "echo with ack".to_owned()),
         (Scenario::Join, "join or leave with ack".to_owned()),
-        (Scenario::Direct, "to(id), same node, per message".to_owned()),
+        (Scenario::Direct, direct.to_owned()),
         (Scenario::Connect, "connect to CONNECT over WebSocket".to_owned()),
+        (Scenario::Publish, "publish for other nodes, per message".to_owned()),
     ];
     for (scenario, name) in &names {
         for (metric, title, unit) in [
             ("cpu_microseconds", "CPU time, µs", 1.0),
+            ("redis_cpu_microseconds", "CPU time of Redis, µs", 1.0),
             ("user_instructions", "user instructions, thousands", 1e3),
             ("kernel_instructions", "kernel instructions, thousands", 1e3),
             ("syscalls", "system calls", 1.0),
@@ -91,6 +97,8 @@ fn rows(comparison: &Comparison) -> Vec<Row> {
     }
     let per_cpu = "connects per CPU second, thousands";
     rows.push(row(Scenario::Connect, "operations_per_cpu_second", per_cpu, 1e3));
+    let per_second = "publishes per second, thousands";
+    rows.push(row(Scenario::Publish, "operations_per_second", per_second, 1e3));
     for (scenario, name) in names.iter().take(5) {
         for (metric, title) in
             [("latency_p50_microseconds", "p50"), ("latency_p99_microseconds", "p99")]
@@ -113,6 +121,16 @@ pub fn markdown(comparison: &Comparison) -> String {
     } else {
         "not supported: this machine has no hardware counters"
     };
+    let (nodes, command) = match plan.nodes {
+        1 => (String::new(), "make bench"),
+        n => (
+            format!(
+                "{n} nodes with one Redis, all on the server's core; clients are spread over the nodes, costs are \
+                 the sum over the nodes (a broadcast: per delivery wherever it is). "
+            ),
+            "make bench-cluster",
+        ),
+    };
     let cores = match (comparison.cores.server, comparison.cores.generator) {
         (Some(server), Some(generator)) => {
             format!("server on core {server}, generator on core {generator}")
@@ -128,7 +146,7 @@ pub fn markdown(comparison: &Comparison) -> String {
          Every message id was checked: a run with a lost, duplicated or misplaced message is a failed run. \
          Costs are those of the server's process. Latencies are of a closed loop at full load: they compare programs \
          with themselves, not with a service at rest. Instructions: {counted}.\n\
-         Reproduce with `make bench`.\n\n",
+         {nodes}Reproduce with `{command}`.\n\n",
         machine.commit,
         machine.kernel,
         machine.node,
@@ -208,7 +226,10 @@ fn cell(summary: &Summary, unit: f64) -> String {
 /// Writes the JSON and the Markdown file.
 pub fn write(comparison: &Comparison, directory: &Path) -> Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
-    let stem = comparison.machine.file_stem();
+    let stem = match comparison.plan.nodes {
+        1 => comparison.machine.file_stem(),
+        n => format!("{}-{n}-nodes", comparison.machine.file_stem()),
+    };
     let mut summary: BTreeMap<&str, BTreeMap<&str, BTreeMap<&str, Summary>>> = BTreeMap::new();
     for ((scenario, metric, program), value) in comparison.summaries() {
         summary

@@ -6,6 +6,7 @@ mod direct;
 mod echo;
 mod idle;
 mod join;
+mod publish;
 mod round_trip;
 
 use std::time::{Duration, Instant};
@@ -15,9 +16,9 @@ use clap::ValueEnum;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::fleet::Fleet;
 use crate::message::Faults;
 use crate::meter::{Meter, Metrics};
-use crate::server::Server;
 
 /// No connecting or settling takes longer on a server that works.
 const STEP_TIMEOUT: Duration = Duration::from_secs(120);
@@ -39,10 +40,12 @@ pub enum Scenario {
     Echo,
     /// Joining or leaving a room, acknowledged: cost per change.
     Join,
-    /// A message to the id of a socket on the same node: cost per message.
+    /// A message to the id of another socket, with several nodes one of the next node: cost per message.
     Direct,
     /// TCP, WebSocket upgrade and CONNECT: cost per connection.
     Connect,
+    /// Messages to a room that nobody is in, for the other nodes only: cost per publish, and how many per second.
+    Publish,
 }
 
 impl Scenario {
@@ -57,6 +60,10 @@ impl Scenario {
         Scenario::Connect,
     ];
 
+    /// Those that cross the nodes of a cluster.
+    pub const CLUSTER: [Scenario; 4] =
+        [Scenario::BroadcastBurst, Scenario::BroadcastSingle, Scenario::Direct, Scenario::Publish];
+
     /// The name on the command line, in files and in tables.
     pub fn name(self) -> &'static str {
         match self {
@@ -67,19 +74,21 @@ impl Scenario {
             Scenario::Join => "join",
             Scenario::Direct => "direct",
             Scenario::Connect => "connect",
+            Scenario::Publish => "publish",
         }
     }
 
     /// Runs it on a server that has nothing else to do. [`Scenario::Idle`] needs one that has just started.
-    pub fn run(self, server: &Server, meter: &Meter, plan: &Plan) -> Result<Outcome> {
+    pub fn run(self, fleet: &Fleet, meter: &Meter, plan: &Plan) -> Result<Outcome> {
         let outcome = match self {
-            Scenario::Idle => idle::run(server, plan),
-            Scenario::BroadcastBurst => broadcast::run(server, meter, plan, self, plan.burst),
-            Scenario::BroadcastSingle => broadcast::run(server, meter, plan, self, 1),
-            Scenario::Echo => round_trip::run(server, meter, plan, self, &echo::Echo),
-            Scenario::Join => round_trip::run(server, meter, plan, self, &join::Join),
-            Scenario::Direct => direct::run(server, meter, plan),
-            Scenario::Connect => connect::run(server, meter, plan),
+            Scenario::Idle => idle::run(fleet, plan),
+            Scenario::BroadcastBurst => broadcast::run(fleet, meter, plan, self, plan.burst),
+            Scenario::BroadcastSingle => broadcast::run(fleet, meter, plan, self, 1),
+            Scenario::Echo => round_trip::run(fleet, meter, plan, self, &echo::Echo),
+            Scenario::Join => round_trip::run(fleet, meter, plan, self, &join::Join),
+            Scenario::Direct => direct::run(fleet, meter, plan),
+            Scenario::Connect => connect::run(fleet, meter, plan),
+            Scenario::Publish => publish::run(fleet, meter, plan),
         }?;
         ensure!(outcome.faults.none(), "{} failed: {:?}", self.name(), outcome.faults);
         Ok(outcome)
@@ -89,6 +98,8 @@ impl Scenario {
 /// How much of everything.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
+    /// How many nodes.
+    pub nodes: usize,
     /// Sockets in the room of the broadcast scenarios.
     pub room_sockets: usize,
     /// Messages that are in flight at once in [`Scenario::BroadcastBurst`].

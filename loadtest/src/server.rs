@@ -12,6 +12,8 @@ use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::redis::Redis;
+
 /// How long a server may take until it listens. Under Valgrind that is long.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -34,6 +36,15 @@ impl Program {
             Program::Carillon => "Carillon",
             Program::Node => "Node.js socket.io",
             Program::Floor => "floor",
+        }
+    }
+
+    /// The environment variable that names the Redis of a cluster.
+    fn redis_variable(self) -> Option<&'static str> {
+        match self {
+            Program::Carillon => Some("CARILLON_REDIS"),
+            Program::Node => Some("REDIS_URL"),
+            Program::Floor => None,
         }
     }
 
@@ -70,6 +81,13 @@ pub struct Places {
     pub loadtest: std::path::PathBuf,
 }
 
+/// What is put in front of a command line to run it on one core.
+pub fn pinned(core: Option<usize>) -> Vec<String> {
+    core.map_or_else(Vec::new, |core| {
+        ["taskset", "-c", &core.to_string()].map(str::to_owned).to_vec()
+    })
+}
+
 /// A running server. Dropping it kills it.
 pub struct Server {
     child: Child,
@@ -84,17 +102,16 @@ struct ReadyLine {
 }
 
 impl Server {
-    /// Starts a program and waits until it listens. `wrapper` is put in front of its command line.
+    /// Starts a program and waits until it listens. `wrapper` is put in front of its command line; with a Redis
+    /// it is one node of a cluster.
     pub fn start(
         program: Program,
         places: &Places,
         core: Option<usize>,
         wrapper: &[String],
+        redis: Option<&Redis>,
     ) -> Result<Server> {
-        let mut line = Vec::new();
-        if let Some(core) = core {
-            line.extend(["taskset".to_owned(), "-c".to_owned(), core.to_string()]);
-        }
+        let mut line = pinned(core);
         line.extend_from_slice(wrapper);
         line.extend(program.command_line(places));
         let mut command = Command::new(&line[0]);
@@ -103,6 +120,10 @@ impl Server {
             if name.to_string_lossy().starts_with("CARILLON_") {
                 command.env_remove(name);
             }
+        }
+        if let Some(redis) = redis {
+            let variable = program.redis_variable();
+            command.env(variable.context("the floor knows no cluster")?, redis.url());
         }
         let mut child = command.spawn().with_context(|| format!("start {}", line.join(" ")))?;
         let stdout = child.stdout.take().context("standard output was not piped")?;

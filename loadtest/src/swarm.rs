@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::client::{Client, Progress};
+use crate::fleet::Fleet;
 
 /// How many handshakes are under way at once: more than a server needs to be busy, less than any listen backlog.
 const HANDSHAKES_MAX: usize = 64;
@@ -17,9 +18,9 @@ const READ_BUFFER_BYTES: usize = 4096;
 /// The longest wait for events before the caller's condition and deadline are looked at again.
 const TURN: Duration = Duration::from_millis(20);
 
-/// Clients of one server. Dropping the swarm closes them.
+/// Clients of one fleet, its nodes in turn. Dropping the swarm closes them.
 pub struct Swarm {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     poll: Poll,
     events: Events,
     clients: Vec<Client>,
@@ -30,9 +31,9 @@ pub struct Swarm {
 
 impl Swarm {
     /// A swarm without clients.
-    pub fn new(address: SocketAddr) -> Result<Swarm> {
+    pub fn new(fleet: &Fleet) -> Result<Swarm> {
         Ok(Swarm {
-            address,
+            addresses: fleet.addresses(),
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             clients: Vec::new(),
@@ -43,8 +44,8 @@ impl Swarm {
     }
 
     /// A swarm of `count` connected clients.
-    pub fn connected(address: SocketAddr, count: usize, deadline: Instant) -> Result<Swarm> {
-        let mut swarm = Swarm::new(address)?;
+    pub fn connected(fleet: &Fleet, count: usize, deadline: Instant) -> Result<Swarm> {
+        let mut swarm = Swarm::new(fleet)?;
         swarm.grow(count, deadline)?;
         Ok(swarm)
     }
@@ -55,7 +56,7 @@ impl Swarm {
             while self.clients.len() < count && self.clients.len() - self.connected < HANDSHAKES_MAX
             {
                 let index = self.clients.len();
-                let mut client = Client::start(self.address)
+                let mut client = Client::start(self.addresses[index % self.addresses.len()])
                     .with_context(|| format!("open connection {index}"))?;
                 self.poll.registry().register(client.source(), Token(index), Interest::READABLE)?;
                 self.clients.push(client);

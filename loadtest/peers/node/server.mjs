@@ -1,9 +1,19 @@
-// The contract of ../../gateway.toml on Node.js: one process, the settings a new project starts with.
+// The contract of ../../gateway.toml on Node.js: the settings a new project starts with.
 import { createServer } from 'node:http';
+import { createAdapter } from '@socket.io/redis-adapter';
+import { createClient } from 'redis';
 import { Server } from 'socket.io';
 
 const http = createServer();
 const io = new Server(http, { serveClient: false });
+
+// One node of a cluster where a Redis is named.
+if (process.env.REDIS_URL) {
+  const publisher = createClient({ url: process.env.REDIS_URL });
+  const subscriber = publisher.duplicate();
+  await Promise.all([publisher.connect(), subscriber.connect()]);
+  io.adapter(createAdapter(publisher, subscriber));
+}
 
 io.on('connection', (socket) => {
   socket.on('join', (room, ack) => {

@@ -7,9 +7,9 @@ use hdrhistogram::Histogram;
 
 use super::{AFTERMATH, Outcome, Plan, Scenario, deadline, histogram, insert_latency};
 use crate::client::push_text;
+use crate::fleet::Fleet;
 use crate::message::{Faults, Sequence, ack, message_id, push_payload};
 use crate::meter::{Limit, Meter};
-use crate::server::Server;
 use crate::swarm::{Swarm, Work};
 
 const PUBLISHER: usize = 0;
@@ -41,13 +41,13 @@ impl Work for Room {
 }
 
 pub(super) fn run(
-    server: &Server,
+    fleet: &Fleet,
     meter: &Meter,
     plan: &Plan,
     scenario: Scenario,
     in_flight: u64,
 ) -> Result<Outcome> {
-    let mut swarm = Swarm::connected(server.address(), plan.room_sockets, deadline())?;
+    let mut swarm = Swarm::connected(fleet, plan.room_sockets, deadline())?;
     let mut room = Room {
         sequences: (0..swarm.len()).map(|_| Sequence::default()).collect(),
         joined: 0,
@@ -65,7 +65,7 @@ pub(super) fn run(
     let joined = swarm.run(deadline(), &mut room, |room| room.joined == room.sequences.len())?;
     ensure!(joined, "only {} of {} joins were acknowledged", room.joined, swarm.len());
 
-    let mut metrics = meter.measure(server, scenario.name(), plan.operations_max, |limit| {
+    let mut metrics = meter.measure(fleet, scenario.name(), plan.operations_max, |limit| {
         room.latency.clear();
         publish(&mut swarm, &mut room, in_flight, limit, plan)
     })?;

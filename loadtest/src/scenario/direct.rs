@@ -4,9 +4,9 @@ use anyhow::Result;
 
 use super::round_trip::{Exchange, run_with};
 use super::{Outcome, Plan, Scenario, deadline};
+use crate::fleet::Fleet;
 use crate::message::{message_id, push_payload};
 use crate::meter::Meter;
-use crate::server::Server;
 use crate::swarm::Swarm;
 
 struct Direct {
@@ -39,9 +39,9 @@ impl Exchange for Direct {
     }
 }
 
-pub(super) fn run(server: &Server, meter: &Meter, plan: &Plan) -> Result<Outcome> {
+pub(super) fn run(fleet: &Fleet, meter: &Meter, plan: &Plan) -> Result<Outcome> {
     let sockets = plan.round_trip_sockets.next_multiple_of(2);
-    let swarm = Swarm::connected(server.address(), sockets, deadline())?;
+    let swarm = Swarm::connected(fleet, sockets, deadline())?;
     let ids = (0..swarm.len()).map(|client| swarm.id(client).to_owned()).collect();
-    run_with(swarm, server, meter, plan, Scenario::Direct, &Direct { ids })
+    run_with(swarm, fleet, meter, plan, Scenario::Direct, &Direct { ids })
 }

@@ -7,9 +7,9 @@ use hdrhistogram::Histogram;
 
 use super::{AFTERMATH, Outcome, Plan, Scenario, deadline, histogram, insert_latency};
 use crate::client::push_text;
+use crate::fleet::Fleet;
 use crate::message::Faults;
 use crate::meter::{Limit, Meter};
-use crate::server::Server;
 use crate::swarm::{Swarm, Work};
 
 /// What is sent and what comes back.
@@ -93,19 +93,19 @@ impl<E: Exchange> Work for Exchanges<'_, E> {
 }
 
 pub(super) fn run<E: Exchange>(
-    server: &Server,
+    fleet: &Fleet,
     meter: &Meter,
     plan: &Plan,
     scenario: Scenario,
     exchange: &E,
 ) -> Result<Outcome> {
-    let swarm = Swarm::connected(server.address(), plan.round_trip_sockets, deadline())?;
-    run_with(swarm, server, meter, plan, scenario, exchange)
+    let swarm = Swarm::connected(fleet, plan.round_trip_sockets, deadline())?;
+    run_with(swarm, fleet, meter, plan, scenario, exchange)
 }
 
 pub(super) fn run_with<E: Exchange>(
     mut swarm: Swarm,
-    server: &Server,
+    fleet: &Fleet,
     meter: &Meter,
     plan: &Plan,
     scenario: Scenario,
@@ -124,7 +124,7 @@ pub(super) fn run_with<E: Exchange>(
         faults: Faults::default(),
         packet: Vec::new(),
     };
-    let mut metrics = meter.measure(server, scenario.name(), plan.operations_max, |limit| {
+    let mut metrics = meter.measure(fleet, scenario.name(), plan.operations_max, |limit| {
         let now = Instant::now();
         exchanges.latency.clear();
         (exchanges.finished, exchanges.limit, exchanges.start) = (0, limit, now);
