@@ -76,7 +76,7 @@ pub struct Adapter<L> {
 }
 
 enum AdapterMode<L> {
-    Memory(Arc<Memory>),
+    Memory(Arc<Memory<L>>),
     Classic(Arc<Classic<L>>),
 }
 
@@ -99,7 +99,7 @@ impl<L: Local> Adapter<L> {
     ) -> Result<Self, AdapterError> {
         config.check()?;
         let mode = match config.mode {
-            Mode::Memory => AdapterMode::Memory(Arc::new(Memory::new())),
+            Mode::Memory => AdapterMode::Memory(Arc::new(Memory::new(local, &config))),
             Mode::Redis | Mode::RedisSharded => {
                 AdapterMode::Classic(Arc::new(Classic::new(local, config, metrics)?))
             }
@@ -142,7 +142,7 @@ impl<L: Local> Adapter<L> {
         data: &EventData,
     ) -> Published {
         match &self.mode {
-            AdapterMode::Memory(memory) => memory.broadcast(),
+            AdapterMode::Memory(_) => Published::LocalOnly,
             AdapterMode::Classic(classic) => classic.broadcast(ns, selection, flags, data),
         }
     }
@@ -192,7 +192,9 @@ impl<L: Local> Adapter<L> {
         timeout: Duration,
     ) -> Result<Acks, RequestError<Acks>> {
         match &self.mode {
-            AdapterMode::Memory(_) => todo!(),
+            AdapterMode::Memory(memory) => {
+                memory.broadcast_with_ack(ns, selection, flags, data, timeout).await
+            }
             AdapterMode::Classic(classic) => {
                 classic.broadcast_with_ack(ns, selection, flags, data, timeout).await
             }
@@ -206,7 +208,7 @@ impl<L: Local> Adapter<L> {
         selection: &Selection,
     ) -> Result<Vec<SocketDetail>, RequestError<Vec<SocketDetail>>> {
         match &self.mode {
-            AdapterMode::Memory(_) => todo!(),
+            AdapterMode::Memory(memory) => Ok(memory.fetch_sockets(ns, selection).await),
             AdapterMode::Classic(classic) => classic.fetch_sockets(ns, selection).await,
         }
     }
@@ -218,7 +220,7 @@ impl<L: Local> Adapter<L> {
         rooms: &[RoomName],
     ) -> Result<BTreeSet<RoomName>, RequestError<BTreeSet<RoomName>>> {
         match &self.mode {
-            AdapterMode::Memory(_) => todo!(),
+            AdapterMode::Memory(memory) => Ok(memory.sockets(ns, rooms).await),
             AdapterMode::Classic(classic) => classic.sockets(ns, rooms).await,
         }
     }
@@ -229,7 +231,7 @@ impl<L: Local> Adapter<L> {
         ns: &str,
     ) -> Result<BTreeSet<RoomName>, RequestError<BTreeSet<RoomName>>> {
         match &self.mode {
-            AdapterMode::Memory(_) => todo!(),
+            AdapterMode::Memory(memory) => Ok(memory.all_rooms(ns).await),
             AdapterMode::Classic(classic) => classic.all_rooms(ns).await,
         }
     }
@@ -238,7 +240,10 @@ impl<L: Local> Adapter<L> {
     /// returns; the result is about the others.
     pub async fn join(&self, ns: &str, selection: &Selection, rooms: &[RoomName]) -> Published {
         match &self.mode {
-            AdapterMode::Memory(_) => todo!(),
+            AdapterMode::Memory(memory) => {
+                memory.join(ns, selection, rooms).await;
+                Published::LocalOnly
+            }
             AdapterMode::Classic(classic) => classic.join(ns, selection, rooms).await,
         }
     }
@@ -246,7 +251,10 @@ impl<L: Local> Adapter<L> {
     /// Lets the selected sockets of the whole cluster leave rooms; otherwise as [`join`](Self::join).
     pub async fn leave(&self, ns: &str, selection: &Selection, rooms: &[RoomName]) -> Published {
         match &self.mode {
-            AdapterMode::Memory(_) => todo!(),
+            AdapterMode::Memory(memory) => {
+                memory.leave(ns, selection, rooms).await;
+                Published::LocalOnly
+            }
             AdapterMode::Classic(classic) => classic.leave(ns, selection, rooms).await,
         }
     }
@@ -255,7 +263,10 @@ impl<L: Local> Adapter<L> {
     /// their connections; otherwise as [`join`](Self::join).
     pub async fn disconnect(&self, ns: &str, selection: &Selection, close: bool) -> Published {
         match &self.mode {
-            AdapterMode::Memory(_) => todo!(),
+            AdapterMode::Memory(memory) => {
+                memory.disconnect(ns, selection, close).await;
+                Published::LocalOnly
+            }
             AdapterMode::Classic(classic) => classic.disconnect(ns, selection, close).await,
         }
     }
@@ -263,7 +274,7 @@ impl<L: Local> Adapter<L> {
     /// Sends an event to all other servers of the cluster. Never waits.
     pub fn server_side_emit(&self, ns: &str, data: &EventData) -> Published {
         match &self.mode {
-            AdapterMode::Memory(memory) => memory.broadcast(),
+            AdapterMode::Memory(_) => Published::LocalOnly,
             AdapterMode::Classic(classic) => classic.server_side_emit(ns, data),
         }
     }
@@ -293,7 +304,7 @@ impl<L: Local> Adapter<L> {
     /// not be asked.
     pub async fn nodes(&self) -> Option<Vec<NodeRecord>> {
         match &self.mode {
-            AdapterMode::Memory(_) => Some(Vec::new()),
+            AdapterMode::Memory(memory) => Some(memory.nodes()),
             AdapterMode::Classic(classic) => classic.nodes().await,
         }
     }

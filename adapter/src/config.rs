@@ -202,6 +202,18 @@ impl AdapterConfig {
             || self.reconnect_delay_min > self.reconnect_delay_max
         {
             "reconnect_delay_min must be more than nothing and at most reconnect_delay_max"
+        } else if self.requests_timeout.is_zero() || self.requests_max == 0 {
+            "requests_timeout and requests_max must be more than nothing"
+        } else if self.response_bytes_max < self.cluster_frame_max {
+            "response_bytes_max must be at least as much as the largest frame"
+        } else if self.mode == Mode::RedisSharded && self.participation != Participation::Full {
+            "in mode redis-sharded a node can only take part in full: there, the channel that carries \
+             broadcasts is the one whose subscribers are counted and must answer"
+        } else if self.mode == Mode::RedisSharded && self.subscribe == Subscribe::Interest {
+            "subscribing by interest is for mode redis: in mode redis-sharded the subscription mode \
+             decides what is received"
+        } else if self.mode == Mode::RedisSharded && self.parser != ClusterParser::MessagePack {
+            "another parser is for mode redis: redis-sharded knows none"
         } else {
             return Ok(());
         };
@@ -230,5 +242,22 @@ mod tests {
         assert!(refused(|config| config.receive_queue_frames = 0));
         assert!(refused(|config| config.cluster_frame_max = usize::MAX));
         assert!(refused(|config| config.reconnect_delay_min = Duration::from_secs(2)));
+        assert!(refused(|config| config.requests_timeout = Duration::ZERO));
+        assert!(refused(|config| config.requests_max = 0));
+        assert!(refused(|config| config.response_bytes_max = 1));
+    }
+
+    #[test]
+    fn sharded_pub_sub_knows_neither_levels_nor_interest_nor_parsers() {
+        let sharded = || AdapterConfig { mode: Mode::RedisSharded, ..AdapterConfig::default() };
+        sharded().check().expect("valid");
+        let participation = Participation::Commands;
+        let staged = AdapterConfig { participation, ..sharded() };
+        let error = staged.check().expect_err("must be refused").to_string();
+        assert!(error.contains("counted"), "it says why: {error}");
+        let interest = AdapterConfig { subscribe: Subscribe::Interest, ..sharded() };
+        interest.check().expect_err("must be refused");
+        let json = AdapterConfig { parser: ClusterParser::Json, ..sharded() };
+        json.check().expect_err("must be refused");
     }
 }

@@ -87,3 +87,11 @@ pub use crate::{
     registry::NodeRecord,
     request::{Acks, RequestCause, RequestError},
 };
+
+/// Characters of a random id. Node takes 6; with 12 no two are the same by accident.
+const RANDOM_ID_LEN: usize = 12;
+
+fn random_id() -> String {
+    use rand::distr::{Alphanumeric, SampleString};
+    Alphanumeric.sample_string(&mut rand::rng(), RANDOM_ID_LEN)
+}

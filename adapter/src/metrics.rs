@@ -187,9 +187,10 @@ crate::metrics! {
         /// wait too long (expired), or not fit to be sent (invalid, too_large).
         pub cluster_published_total: IntCounterVec = "carillon_cluster_published_total", ["result"];
         /// Messages from other nodes by result: delivered, for a room without members here (no_room), our
-        /// own echo (own), of a kind that is not served (ignored), not understood (malformed), for another
-        /// namespace (foreign), dropped because the queue was full (overflow) or because of their size
-        /// (too_large).
+        /// own echo (own), of a kind that is not served or an answer that nobody waits for (ignored), not
+        /// understood (malformed), for another namespace (foreign), dropped because the queue was full
+        /// (overflow) or because of their size (too_large), or not taken because too much was asked at
+        /// once (refused).
         pub cluster_received_total: IntCounterVec = "carillon_cluster_received_total", ["result"];
         /// Messages that wait to be published or for Redis to answer.
         pub publish_queue_depth: IntGauge = "carillon_cluster_publish_queue_depth_frames";
@@ -199,6 +200,30 @@ crate::metrics! {
         pub receive_queue_depth: IntGauge = "carillon_cluster_receive_queue_depth_frames";
         /// How many messages of other nodes may wait in one namespace.
         pub receive_queue_limit: IntGauge = "carillon_cluster_receive_queue_limit_frames";
+        /// Requests of this node to all others by result: everybody has answered (complete), not everybody
+        /// did in time (timeout), there was no link (link_down), too much waited for answers (overload), not
+        /// fit to be sent (invalid), or the caller had gone (abandoned).
+        pub cluster_requests_total: IntCounterVec = "carillon_cluster_requests_total", ["result"];
+        /// Requests of this node that wait for answers.
+        pub requests_pending: IntGauge = "carillon_cluster_requests_pending";
+        /// How many requests may wait for answers.
+        pub requests_pending_limit: IntGauge = "carillon_cluster_requests_pending_limit";
+        /// Answers of other servers by result: taken, to a request of this node that is over (late), to a
+        /// request of another server (foreign), a second one of the same server or socket (duplicate), of
+        /// another kind than was asked for (unfit), more than is kept (overflow), or not understood
+        /// (malformed).
+        pub cluster_responses_total: IntCounterVec = "carillon_cluster_responses_total", ["result"];
+        /// Answers of this node to other servers by result: queued to be published, empty because too much
+        /// was asked at once (refused), empty because of their size (too_large), or not sent (lost).
+        pub cluster_answers_total: IntCounterVec = "carillon_cluster_answers_total", ["result"];
+        /// Questions of other servers whose answer takes time.
+        pub answers_pending: IntGauge = "carillon_cluster_answers_pending";
+        /// How many such questions there may be at once.
+        pub answers_pending_limit: IntGauge = "carillon_cluster_answers_pending_limit";
+        /// Channels of rooms that this node follows.
+        pub rooms_followed: IntGauge = "carillon_cluster_rooms_followed";
+        /// How often another node was found to have the tag of this one.
+        pub tag_collisions_total: IntCounter = "carillon_cluster_tag_collisions_total";
         /// How often messages of other nodes may have been lost, by cause.
         pub gaps_total: IntCounterVec = "carillon_cluster_gaps_total", ["cause"];
     }
@@ -215,6 +240,9 @@ mod tests {
         metrics.cluster_published_total.with_label_values(&["accepted"]).inc();
         metrics.cluster_received_total.with_label_values(&["own"]).inc();
         metrics.gaps_total.with_label_values(&["overflow"]).inc();
+        metrics.cluster_requests_total.with_label_values(&["complete"]).inc();
+        metrics.cluster_responses_total.with_label_values(&["taken"]).inc();
+        metrics.cluster_answers_total.with_label_values(&["queued"]).inc();
         let mut shown: Vec<_> =
             registry.gather().iter().map(|family| family.name().to_owned()).collect();
         let mut listed: Vec<_> = AdapterMetrics::inventory().iter().map(|info| info.name).collect();

@@ -1,6 +1,7 @@
 //! What comes of asking the whole cluster.
 
 use crate::ClientAnswer;
+use protocol::socket::EventData;
 use thiserror::Error;
 
 /// Why an answer is not whole. What has arrived is in it: it is never passed off as everything.
@@ -61,4 +62,17 @@ pub struct Acks {
     pub n_asked: u64,
     /// What they answered, in the order of arrival.
     pub answers: Vec<ClientAnswer>,
+}
+
+impl Acks {
+    /// Whether everybody who was asked has answered. Counts and answers of different servers may overtake
+    /// each other, so there may be more answers than are known to be asked.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.answers.len() as u64 >= self.n_asked
+    }
+}
+
+/// How many bytes an event or an answer holds.
+pub(crate) fn size(data: &EventData) -> usize {
+    data.json.len() + data.attachments.iter().map(bytes::Bytes::len).sum::<usize>()
 }

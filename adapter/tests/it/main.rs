@@ -5,6 +5,7 @@ mod delivery;
 mod faults;
 mod input;
 mod link;
+mod memory;
 mod node;
 mod redis_server;
 

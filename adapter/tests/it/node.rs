@@ -1,15 +1,19 @@
-//! A node without sockets: it writes down what its adapter asks of it.
+//! A node whose sockets are a list: it writes down what its adapter asks of it, and does it.
 
 use crate::soon;
 use adapter::{
-    Adapter, AdapterConfig, AdapterMetrics, Asked, Flags, GapCause, LinkState, Local, Mode,
-    Published, RedisConfig, RoomName, Selection, SocketDetail,
+    Adapter, AdapterConfig, AdapterMetrics, Asked, ClientAnswer, Flags, Follow, GapCause,
+    LinkState, Local, Mode, Published, RedisConfig, RoomName, Selection, SocketDetail,
 };
+use futures_util::StreamExt;
 use prometheus::Registry;
 use protocol::{id::NodeTag, socket::EventData};
 use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{sync::watch, task::JoinSet};
@@ -22,27 +26,113 @@ pub enum Record {
     Join { ns: String, selection: Selection, rooms: Vec<RoomName> },
     Leave { ns: String, selection: Selection, rooms: Vec<RoomName> },
     Disconnect { ns: String, selection: Selection, close: bool },
+    Ask { ns: String, selection: Selection, flags: Flags, json: String, timeout: Duration },
+    ServerEvent { ns: String, json: String, n_attachments: usize, is_answered: bool },
     Gap { ns: String, room: Option<String>, cause: GapCause },
 }
 
-/// The sockets of a node that has none.
+/// The sockets of a node, as a list.
 pub struct Recorder {
     records: watch::Sender<Vec<Record>>,
-    /// The rooms that somebody is in; all of them if nothing is said.
+    /// The rooms that somebody is in, whatever the sockets; all of them if nothing is said and no socket was
+    /// ever there.
     rooms: Mutex<Option<HashSet<String>>>,
     is_ready: watch::Sender<bool>,
+    sockets: Mutex<BTreeMap<(String, String), Socket>>,
+    has_sockets: AtomicBool,
+    /// What is answered to server events; nothing is as long as there is nothing.
+    server_answer: watch::Sender<Option<String>>,
+    /// Whether sockets may answer.
+    is_answering: watch::Sender<bool>,
+    tag: Mutex<Option<NodeTag>>,
+    next_tag: Mutex<Option<NodeTag>>,
+    /// Told of rooms, once there is one.
+    adapter: Mutex<Option<Adapter<Recorder>>>,
+}
+
+/// A socket of a node of the tests.
+#[derive(Clone, Debug, Default)]
+struct Socket {
+    rooms: BTreeSet<String>,
+    /// What it answers to questions; nothing without.
+    answer: Option<String>,
 }
 
 impl Recorder {
+    fn new() -> Self {
+        Self {
+            records: watch::Sender::default(),
+            rooms: Mutex::default(),
+            is_ready: watch::Sender::new(true),
+            sockets: Mutex::default(),
+            has_sockets: false.into(),
+            server_answer: watch::Sender::new(Some("[null]".into())),
+            is_answering: watch::Sender::new(true),
+            tag: Mutex::default(),
+            next_tag: Mutex::default(),
+            adapter: Mutex::default(),
+        }
+    }
+
     fn record(&self, record: Record) {
         self.records.send_modify(|records| records.push(record));
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, BTreeMap<(String, String), Socket>> {
+        self.sockets.lock().expect("no test panics here")
+    }
+
+    fn selected(&self, ns: &str, selection: &Selection) -> Vec<(String, Socket)> {
+        let is_in = |socket: &Socket, rooms: &[RoomName]| {
+            rooms.iter().any(|room| socket.rooms.contains(room.as_str()))
+        };
+        let sockets = self.sockets();
+        let selected = sockets.iter().filter(|((socket_ns, _), socket)| {
+            socket_ns == ns
+                && (selection.rooms.is_empty() || is_in(socket, &selection.rooms))
+                && !is_in(socket, &selection.except)
+        });
+        selected.map(|((_, id), socket)| (id.clone(), socket.clone())).collect()
+    }
+
+    /// Changes the sockets, and tells the adapter which rooms are new or gone, as a node does.
+    fn change(&self, ns: &str, change: impl FnOnce(&mut BTreeMap<(String, String), Socket>)) {
+        let rooms = |sockets: &BTreeMap<(String, String), Socket>| -> BTreeSet<String> {
+            let here = sockets.iter().filter(|((socket_ns, _), _)| socket_ns == ns);
+            here.flat_map(|(_, socket)| socket.rooms.clone()).collect()
+        };
+        let mut sockets = self.sockets();
+        let before = rooms(&sockets);
+        change(&mut sockets);
+        let after = rooms(&sockets);
+        drop(sockets);
+        let adapter = self.adapter.lock().expect("no test panics here").clone();
+        let Some(adapter) = adapter else { return };
+        let follow = adapter.follows();
+        let is_followed = |room: &&String| match follow {
+            Follow::Nothing => false,
+            Follow::PublicRooms => !protocol::id::has_id_form(room),
+            Follow::AllRooms => true,
+        };
+        after
+            .difference(&before)
+            .filter(is_followed)
+            .for_each(|room| adapter.room_opened(ns, room));
+        before
+            .difference(&after)
+            .filter(is_followed)
+            .for_each(|room| adapter.room_closed(ns, room));
     }
 }
 
 impl Local for Recorder {
-    fn has_room(&self, _ns: &str, room: &str) -> bool {
+    fn has_room(&self, ns: &str, room: &str) -> bool {
         let rooms = self.rooms.lock().expect("no test panics here");
-        rooms.as_ref().is_none_or(|rooms| rooms.contains(room))
+        if let Some(rooms) = &*rooms {
+            return rooms.contains(room);
+        }
+        let selection = Selection { rooms: vec![room.into()], except: Vec::new() };
+        !self.has_sockets.load(Ordering::Relaxed) || !self.selected(ns, &selection).is_empty()
     }
 
     async fn ready(&self) {
@@ -62,59 +152,133 @@ impl Local for Recorder {
     }
 
     async fn join(&self, ns: &str, selection: &Selection, rooms: &[RoomName]) {
+        let ids = self.selected(ns, selection);
+        self.change(ns, |sockets| {
+            for (id, _) in ids {
+                let socket = sockets.get_mut(&(ns.to_owned(), id)).expect("selected above");
+                socket.rooms.extend(rooms.iter().map(ToString::to_string));
+            }
+        });
         let (ns, selection, rooms) = (ns.to_owned(), selection.clone(), rooms.to_vec());
         self.record(Record::Join { ns, selection, rooms });
     }
 
     async fn leave(&self, ns: &str, selection: &Selection, rooms: &[RoomName]) {
+        let ids = self.selected(ns, selection);
+        self.change(ns, |sockets| {
+            for (id, _) in ids {
+                let socket = sockets.get_mut(&(ns.to_owned(), id)).expect("selected above");
+                socket.rooms.retain(|room| !rooms.iter().any(|left| left.as_str() == room));
+            }
+        });
         let (ns, selection, rooms) = (ns.to_owned(), selection.clone(), rooms.to_vec());
         self.record(Record::Leave { ns, selection, rooms });
     }
 
     async fn disconnect(&self, ns: &str, selection: &Selection, close: bool) {
+        let ids = self.selected(ns, selection);
+        self.change(ns, |sockets| {
+            for (id, _) in ids {
+                sockets.remove(&(ns.to_owned(), id));
+            }
+        });
         let (ns, selection) = (ns.to_owned(), selection.clone());
         self.record(Record::Disconnect { ns, selection, close });
     }
 
-    async fn rooms(&self, _ns: &str) -> Vec<RoomName> {
-        Vec::new()
+    async fn rooms(&self, ns: &str) -> Vec<RoomName> {
+        let sockets = self.selected(ns, &Selection::default());
+        let rooms: BTreeSet<_> = sockets.into_iter().flat_map(|(_, socket)| socket.rooms).collect();
+        rooms.into_iter().map(RoomName::from).collect()
     }
 
-    async fn sockets(&self, _ns: &str, _selection: &Selection) -> Vec<SocketDetail> {
-        Vec::new()
+    async fn sockets(&self, ns: &str, selection: &Selection) -> Vec<SocketDetail> {
+        let described = self.selected(ns, selection).into_iter().map(|(id, socket)| SocketDetail {
+            id: id.as_str().into(),
+            rooms: socket.rooms.into_iter().map(RoomName::from).collect(),
+            handshake: r#"{"headers":{},"auth":{}}"#.into(),
+            data: format!(r#"{{"of":"{id}"}}"#).into(),
+        });
+        described.collect()
     }
 
     async fn ask(
         &self,
-        _ns: &str,
-        _selection: &Selection,
-        _flags: Flags,
-        _data: EventData,
-        _timeout: Duration,
+        ns: &str,
+        selection: &Selection,
+        flags: Flags,
+        data: EventData,
+        timeout: Duration,
     ) -> Asked {
-        Asked { n_asked: 0, answers: Box::pin(futures_util::stream::empty()) }
+        self.record(Record::Ask {
+            ns: ns.to_owned(),
+            selection: selection.clone(),
+            flags,
+            json: data.json.into(),
+            timeout,
+        });
+        let asked = self.selected(ns, selection);
+        let n_asked = asked.len();
+        let answers: Vec<_> = asked
+            .into_iter()
+            .filter_map(|(id, socket)| {
+                let args = EventData { json: socket.answer?.into(), attachments: Vec::new() };
+                Some(ClientAnswer { socket: Some(id.into()), args })
+            })
+            .collect();
+        let mut is_answering = self.is_answering.subscribe();
+        let begun = async move {
+            let _ = is_answering.wait_for(|is_answering| *is_answering).await;
+            futures_util::stream::iter(answers)
+        };
+        let is_over = Box::pin(tokio::time::sleep(timeout));
+        let answers = futures_util::stream::once(begun).flatten();
+        if n_asked == 0 {
+            return Asked { n_asked, answers: Box::pin(futures_util::stream::empty()) };
+        }
+        Asked {
+            n_asked,
+            answers: Box::pin(answers.chain(silence()).take(n_asked).take_until(is_over)),
+        }
     }
 
-    async fn server_event(&self, _ns: &str, _event: EventData, _is_answered: bool) -> EventData {
-        EventData { json: "[null]".into(), attachments: Vec::new() }
+    async fn server_event(&self, ns: &str, event: EventData, is_answered: bool) -> EventData {
+        self.record(Record::ServerEvent {
+            ns: ns.to_owned(),
+            json: event.json.into(),
+            n_attachments: event.attachments.len(),
+            is_answered,
+        });
+        let mut answer = self.server_answer.subscribe();
+        let answer = answer.wait_for(Option::is_some).await.expect("the recorder lives").clone();
+        EventData { json: answer.expect("waited for").into(), attachments: Vec::new() }
     }
 
     fn n_sockets(&self) -> usize {
-        0
+        self.sockets().len()
     }
 
     fn tag(&self) -> Option<NodeTag> {
-        None
+        *self.tag.lock().expect("no test panics here")
     }
 
     fn change_tag(&self) -> bool {
-        false
+        let Some(next) = self.next_tag.lock().expect("no test panics here").take() else {
+            return false;
+        };
+        *self.tag.lock().expect("no test panics here") = Some(next);
+        true
     }
 
     fn gap(&self, ns: &str, room: Option<&str>, cause: GapCause) {
         let (ns, room) = (ns.to_owned(), room.map(str::to_owned));
         self.record(Record::Gap { ns, room, cause });
     }
+}
+
+/// Answers that do not come.
+fn silence() -> impl futures_util::Stream<Item = ClientAnswer> {
+    futures_util::stream::pending()
 }
 
 /// A running adapter. Ends when it is dropped.
@@ -152,14 +316,17 @@ impl Node {
 
     /// A node that serves `/`, whatever its link.
     pub fn launch(config: AdapterConfig) -> Self {
+        Self::launch_tagged(config, None)
+    }
+
+    /// The same, with what the ids of its sockets begin with.
+    pub fn launch_tagged(config: AdapterConfig, tag: Option<NodeTag>) -> Self {
         let registry = Registry::new();
         let metrics = AdapterMetrics::register(&registry).expect("no name is taken");
-        let recorder = Arc::new(Recorder {
-            records: watch::Sender::default(),
-            rooms: Mutex::default(),
-            is_ready: watch::Sender::new(true),
-        });
+        let recorder = Arc::new(Recorder::new());
+        *recorder.tag.lock().expect("no test panics here") = tag;
         let adapter = Adapter::new(Arc::clone(&recorder), config, metrics).expect("valid");
+        *recorder.adapter.lock().expect("no test panics here") = Some(adapter.clone());
         adapter.open_namespace("/");
         let (shutdown, mut running) = (CancellationToken::new(), JoinSet::new());
         let (runs, until) = (adapter.clone(), shutdown.clone());
@@ -203,6 +370,48 @@ impl Node {
     pub fn set_rooms(&self, rooms: &[&str]) {
         let rooms = rooms.iter().map(ToString::to_string).collect();
         *self.recorder.rooms.lock().expect("no test panics here") = Some(rooms);
+    }
+
+    /// Adds a socket to `/`, which is in these rooms and its own, and answers to every question what is given.
+    pub fn add_socket(&self, id: &str, rooms: &[&str], answer: Option<&str>) {
+        self.add_socket_to("/", id, rooms, answer);
+    }
+
+    /// The same in any namespace.
+    pub fn add_socket_to(&self, ns: &str, id: &str, rooms: &[&str], answer: Option<&str>) {
+        self.recorder.has_sockets.store(true, Ordering::Relaxed);
+        let rooms = rooms.iter().chain([&id]).map(ToString::to_string).collect();
+        let socket = Socket { rooms, answer: answer.map(str::to_owned) };
+        self.recorder.change(ns, |sockets| {
+            sockets.insert((ns.to_owned(), id.to_owned()), socket);
+        });
+    }
+
+    /// Which rooms a socket in `/` is in, without its own; nothing if it is not there.
+    pub fn rooms_of(&self, id: &str) -> Option<Vec<String>> {
+        let sockets = self.recorder.sockets();
+        let socket = sockets.get(&("/".to_owned(), id.to_owned()))?;
+        Some(socket.rooms.iter().filter(|room| *room != id).cloned().collect())
+    }
+
+    /// Says what is answered to server events; with nothing, no answer comes.
+    pub fn answer_servers(&self, answer: Option<&str>) {
+        self.recorder.server_answer.send_replace(answer.map(str::to_owned));
+    }
+
+    /// Says whether the sockets may answer.
+    pub fn let_answer(&self, may: bool) {
+        self.recorder.is_answering.send_replace(may);
+    }
+
+    /// Says what tag it takes when it must change it.
+    pub fn set_next_tag(&self, tag: &str) {
+        *self.recorder.next_tag.lock().expect("no test panics here") = NodeTag::parse(tag);
+    }
+
+    /// What the ids of its sockets begin with.
+    pub fn tag(&self) -> Option<NodeTag> {
+        self.recorder.tag()
     }
 
     /// Says whether there is room in the fan-out queues.
@@ -262,6 +471,13 @@ impl Node {
     /// How many messages were published with this result.
     pub fn published(&self, result: &str) -> f64 {
         self.metric("carillon_cluster_published_total", Some(result))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // They hold each other.
+        self.recorder.adapter.lock().expect("no test panics here").take();
     }
 }
 
