@@ -16,12 +16,12 @@ use carillon::engine::{
 use carillon::limit::AddressLimit;
 use carillon::metrics::EngineMetrics;
 use carillon::server;
+use carillon::tag::OwnTag;
 use carillon::task::Tasks;
 use clap::Parser;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use protocol::id::NodeTag;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -85,7 +85,7 @@ async fn main() -> anyhow::Result<()> {
     let engine = Arc::new(Engine::new(
         config,
         limits,
-        NodeTag::random(),
+        Arc::new(OwnTag::random()),
         AddressLimit::default(),
         EngineMetrics::register(&prometheus::Registry::new())?,
         Arc::new(Echo),

@@ -9,7 +9,6 @@ use std::time::Duration;
 use adapter::{Adapter, AdapterConfig, AdapterMetrics, Mode, RedisConfig};
 use anyhow::Context;
 use prometheus::Registry;
-use protocol::id::NodeTag;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +23,7 @@ use crate::readiness::Readiness;
 use crate::server::internal::{self, Internal};
 use crate::server::{self, PublicServer};
 use crate::socket::{Gateway, GatewayHandler};
+use crate::tag::OwnTag;
 use crate::task::Tasks;
 use crate::telemetry::Telemetry;
 
@@ -81,7 +81,7 @@ impl App {
             format!("bind the internal listener {}", config.server.internal_listen)
         })?;
 
-        let tag = config.server.node_tag.unwrap_or_else(NodeTag::random);
+        let tag = Arc::new(config.server.node_tag.map_or_else(OwnTag::random, OwnTag::fixed));
         let n_lanes = workers(&config);
         let mut exact = Vec::new();
         let namespaces = Namespaces::new(
@@ -93,7 +93,7 @@ impl App {
             n_lanes,
             namespaces,
             Codec::new(config.socket.parser),
-            tag,
+            tag.clone(),
             config.cluster.on_gap,
             hub_metrics.clone(),
         ));

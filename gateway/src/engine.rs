@@ -28,7 +28,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request};
 use protocol::engine::Packet;
-use protocol::id::{Id, NodeTag};
+use protocol::id::Id;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,7 @@ use self::websocket::{Input, Limits};
 use crate::config::EngineConfig;
 use crate::limit::AddressLimit;
 use crate::metrics::EngineMetrics;
+use crate::tag::OwnTag;
 
 /// A message of a client, as the engine hands it on.
 pub enum Message<'a> {
@@ -114,7 +115,7 @@ pub struct Core {
     config: EngineConfig,
     limits: EngineLimits,
     open_packets: OpenPackets,
-    tag: NodeTag,
+    tag: Arc<OwnTag>,
     addresses: AddressLimit,
     pub(crate) metrics: EngineMetrics,
     pub(crate) registry: Registry,
@@ -180,7 +181,7 @@ impl Engine {
     pub fn new(
         config: EngineConfig,
         limits: EngineLimits,
-        tag: NodeTag,
+        tag: Arc<OwnTag>,
         addresses: AddressLimit,
         metrics: EngineMetrics,
         handler: Arc<dyn Handler>,
@@ -364,7 +365,7 @@ impl Engine {
         transport: Transport,
     ) -> Arc<Session> {
         let lane = rand::random_range(0..self.core.limits.lanes);
-        let id = Id::generate(self.core.tag, lane);
+        let id = Id::generate(self.core.tag.for_id(), lane);
         let polling = matches!(transport, Transport::Polling(_));
         let session = Session::new(self.core.clone(), id, address, transport, permit);
         self.core.metrics.opened(if polling { "polling" } else { "websocket" });

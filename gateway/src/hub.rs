@@ -11,12 +11,11 @@ mod namespace;
 mod room;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use adapter::{Adapter, Flags, Published, Selection};
 use protocol::socket::EventData;
 
-pub use self::ack::{Answers, Questions, TooManyQuestions};
+pub use self::ack::Questions;
 pub use self::lane::{Command, Departures, Membership, QUEUE_COMMANDS_MAX as LANE_COMMANDS_MAX};
 pub use self::lanes::Lanes;
 pub use self::namespace::{Change as NamespaceChange, Namespace, NamespaceError, Namespaces};
@@ -57,26 +56,5 @@ impl Hub {
         // delivery has begun.
         self.lanes.publish(namespace, selection, flags, data);
         self.adapter.broadcast(namespace.name(), selection, flags, data)
-    }
-
-    /// Sends an event to the selected sockets of this node and collects their acknowledgements for
-    /// at most `timeout`. What is missing then is seen by comparing the answers with the sockets
-    /// asked.
-    pub async fn emit_with_ack(
-        &self,
-        namespace: &Arc<Namespace>,
-        selection: Selection,
-        data: &EventData,
-        timeout: Duration,
-    ) -> Result<Answers, TooManyQuestions> {
-        self.lanes.wait_ready().await;
-        let open = self.lanes.questions().open()?;
-        let answered = async {
-            self.lanes.ask(namespace, selection, data, open.id, &open.question).await;
-            open.question.answered().await;
-        };
-        // Running out of time is one of the two ways in which a question ends.
-        let _ = tokio::time::timeout(timeout, answered).await;
-        Ok(open.question.take())
     }
 }

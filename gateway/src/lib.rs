@@ -7,7 +7,7 @@
 //! - [`server`] accepts connections; [`engine`] holds Engine.IO sessions on them.
 //! - [`socket`] is the Socket.IO edge: packets in, decisions of [`rules`], packets out by [`codec`].
 //! - [`hub`] owns sockets and rooms, in lanes; whoever sends to sockets goes through it.
-//! - [`config`], [`cli`], [`telemetry`], [`metrics`], [`readiness`], [`limit`], [`hash`], [`pages`] and [`task`]
+//! - [`config`], [`cli`], [`telemetry`], [`metrics`], [`readiness`], [`limit`], [`hash`], [`pages`], [`tag`] and [`task`]
 //!   serve all of them.
 
 pub mod app;
@@ -25,5 +25,6 @@ pub mod readiness;
 pub mod rules;
 pub mod server;
 pub mod socket;
+pub mod tag;
 pub mod task;
 pub mod telemetry;

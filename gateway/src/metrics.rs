@@ -54,6 +54,8 @@ adapter::metrics! {
         pub deliveries: IntCounter = "carillon_deliveries_total";
         /// Volatile packets dropped because a socket was not writable.
         pub volatile_drops: IntCounter = "carillon_volatile_dropped_total";
+        /// Acknowledgements of clients dropped because too many waited to be taken.
+        pub answers_dropped: IntCounter = "carillon_acknowledgements_dropped_total";
         /// Commands that wait in the lanes.
         pub lane_depth: IntGauge = "carillon_lane_queue_commands";
         /// Commands at which producers are asked to wait, over all lanes.

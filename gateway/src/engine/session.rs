@@ -561,8 +561,8 @@ mod tests {
 
     use std::net::Ipv4Addr;
 
+    use crate::tag::OwnTag;
     use bytes::Bytes;
-    use protocol::id::NodeTag;
     use tokio::net::{TcpListener, TcpStream};
 
     use super::super::{Engine, EngineLimits, Handler, Message, Takeover};
@@ -603,7 +603,8 @@ mod tests {
         let metrics = EngineMetrics::register(&prometheus::Registry::new()).expect("free names");
         let addresses = AddressLimit::default();
         let handler = Arc::new(Silent);
-        let engine = Engine::new(config, limits, NodeTag::random(), addresses, metrics, handler);
+        let engine =
+            Engine::new(config, limits, Arc::new(OwnTag::random()), addresses, metrics, handler);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
         let address = listener.local_addr().expect("address");
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());

@@ -1,164 +1,279 @@
 //! Questions to clients: events that ask for an acknowledgement, and the answers to them.
 //!
 //! A question has one id for all sockets it goes to. An answer counts once for each socket that
-//! was asked; whatever else clients send under that id is ignored.
+//! was asked; whatever else clients send under that id is ignored. A question ends when everybody
+//! has answered or left, when its time is over, or when nobody wants the answers any more.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, VecDeque, hash_map::Entry};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use adapter::{ClientAnswer, RoomName};
+use futures_util::Stream;
+use prometheus::IntCounter;
 use protocol::id::Id;
-use protocol::socket::EventData;
-use tokio::sync::Notify;
+use protocol::socket::{ACK_ID_MAX, EventData};
+use smallvec::SmallVec;
+use tokio::time::Sleep;
+
+use crate::hash::OwnKeyMap;
 
 /// Questions that may be open at once on a node. Each ends with its timeout.
 const QUESTIONS_MAX: usize = 10_000;
 
-/// What came of a question.
-#[derive(Debug, Default)]
-pub struct Answers {
-    /// Sockets that were asked.
-    pub n_asked: usize,
-    /// The answers in the order of their arrival: who, and the arguments as a JSON array.
-    pub answers: Vec<(Id, EventData)>,
-}
-
-impl Answers {
-    /// Whether everybody who was asked has answered.
-    pub fn is_complete(&self) -> bool {
-        self.answers.len() == self.n_asked
-    }
-}
-
-/// Too many questions are open.
-#[derive(Debug, thiserror::Error)]
-#[error("too many unanswered events: wait for some of their timeouts")]
-pub struct TooManyQuestions;
+/// Bytes of answers that may wait to be taken, per question. Whoever asks takes them as they come,
+/// so that more of them means that nobody does.
+const ANSWERS_BYTES_MAX: usize = 64 << 20;
 
 /// The open questions of a node.
-#[derive(Default)]
 pub struct Questions {
-    next_id: AtomicU64,
-    open: Mutex<HashMap<u64, Arc<Question>>>,
-}
-
-/// One event that waits for answers.
-#[derive(Default)]
-pub struct Question {
     state: Mutex<State>,
-    changed: Notify,
+    /// How many are open: a socket that leaves looks here first, because mostly none is.
+    n_open: AtomicUsize,
+    dropped: IntCounter,
 }
 
 #[derive(Default)]
 struct State {
-    n_asked: usize,
-    waiting: HashSet<Id>,
-    answers: Vec<(Id, EventData)>,
+    next_id: u64,
+    open: HashMap<u64, Question>,
+    /// The questions of each socket that owes an answer, for when it leaves.
+    owed: OwnKeyMap<Id, SmallVec<[u64; 2]>>,
 }
 
-/// Closes a question when dropped, also when its asker gives up waiting.
-pub(super) struct Open<'a> {
-    questions: &'a Questions,
-    pub(super) id: u64,
-    pub(super) question: Arc<Question>,
+/// One event that waits for answers.
+#[derive(Default)]
+struct Question {
+    waiting: OwnKeyMap<Id, ()>,
+    answers: VecDeque<ClientAnswer>,
+    answers_bytes: usize,
+    waker: Option<Waker>,
+}
+
+/// The answers to one question as they come. Dropping this ends the question.
+pub(super) struct Answers {
+    questions: Arc<Questions>,
+    id: u64,
+    deadline: Pin<Box<Sleep>>,
 }
 
 impl Questions {
-    /// Opens a question.
-    pub(super) fn open(&self) -> Result<Open<'_>, TooManyQuestions> {
-        let mut open = self.lock();
-        if open.len() >= QUESTIONS_MAX {
-            return Err(TooManyQuestions);
+    /// No question yet. Answers that found no room are counted in `dropped`.
+    pub(super) fn new(dropped: IntCounter) -> Self {
+        Self { state: Mutex::default(), n_open: AtomicUsize::new(0), dropped }
+    }
+
+    /// Opens a question, unless too many are open.
+    pub(super) fn open(self: &Arc<Self>, timeout: Duration) -> Option<Answers> {
+        let mut state = self.lock();
+        if state.open.len() >= QUESTIONS_MAX {
+            return None;
         }
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed) % protocol::socket::ACK_ID_MAX;
-        let question = Arc::new(Question::default());
-        open.insert(id, question.clone());
-        Ok(Open { questions: self, id, question })
+        let id = state.next_id;
+        state.next_id = (id + 1) % ACK_ID_MAX;
+        state.open.insert(id, Question::default());
+        drop(state);
+        self.n_open.fetch_add(1, Ordering::Release);
+        let deadline = Box::pin(tokio::time::sleep(timeout));
+        Some(Answers { questions: self.clone(), id, deadline })
+    }
+
+    /// Notes sockets that get a question. Called before it is sent to them.
+    pub(super) fn ask(&self, id: u64, sockets: impl Iterator<Item = Id>) {
+        let mut state = self.lock();
+        let State { open, owed, .. } = &mut *state;
+        let Some(question) = open.get_mut(&id) else { return };
+        for socket in sockets {
+            question.waiting.insert(socket, ());
+            owed.entry(socket).or_default().push(id);
+        }
+    }
+
+    /// A socket does not get the question after all.
+    pub(super) fn excuse(&self, id: u64, socket: Id) {
+        self.lock().settle(id, socket, None);
+    }
+
+    /// A socket has left its namespace: nothing can come of it any more.
+    pub(super) fn left(&self, socket: Id) {
+        if self.n_open.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut state = self.lock();
+        for id in state.owed.get(&socket).cloned().unwrap_or_default() {
+            state.settle(id, socket, None);
+        }
     }
 
     /// Takes a client's answer. Says whether it was asked for.
     pub fn answer(&self, id: u64, socket: Id, answer: EventData) -> bool {
-        let question = self.lock().get(&id).cloned();
-        question.is_some_and(|question| question.answer(socket, answer))
+        let mut state = self.lock();
+        let Some(question) = state.open.get(&id) else { return false };
+        let is_too_much = question.answers_bytes + bytes(&answer) > ANSWERS_BYTES_MAX;
+        let taken = (!is_too_much).then_some(answer);
+        let was_asked = state.settle(id, socket, taken);
+        if was_asked && is_too_much {
+            self.dropped.inc();
+        }
+        was_asked
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Question>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.questions.lock().remove(&self.id);
-    }
-}
-
-impl Question {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Notes a socket that gets the question. Called before it is sent.
-    pub(super) fn ask(&self, socket: Id) {
-        let mut state = self.lock();
-        state.n_asked += 1;
-        state.waiting.insert(socket);
-    }
-
-    fn answer(&self, socket: Id, answer: EventData) -> bool {
-        let mut state = self.lock();
-        if !state.waiting.remove(&socket) {
+impl State {
+    /// A socket owes no answer any more. Says whether it did.
+    fn settle(&mut self, id: u64, socket: Id, answer: Option<EventData>) -> bool {
+        let Some(question) = self.open.get_mut(&id) else { return false };
+        if question.waiting.remove(&socket).is_none() {
             return false;
         }
-        state.answers.push((socket, answer));
-        let last = state.waiting.is_empty();
-        drop(state);
-        if last {
-            self.changed.notify_waiters();
+        if let Some(args) = answer {
+            question.answers_bytes += bytes(&args);
+            let socket = Some(RoomName::from(socket.as_str()));
+            question.answers.push_back(ClientAnswer { socket, args });
         }
+        if let Some(waker) = question.waker.take() {
+            waker.wake();
+        }
+        self.forget(id, socket);
         true
     }
 
-    /// Waits until nobody who was asked still owes an answer.
-    pub(super) async fn answered(&self) {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if self.lock().waiting.is_empty() {
-                return;
+    fn forget(&mut self, id: u64, socket: Id) {
+        if let Entry::Occupied(mut owed) = self.owed.entry(socket) {
+            owed.get_mut().retain(|other| *other != id);
+            if owed.get().is_empty() {
+                owed.remove();
             }
-            changed.await;
         }
     }
+}
 
-    /// What has been answered so far.
-    pub(super) fn take(&self) -> Answers {
-        let mut state = self.lock();
-        Answers { n_asked: state.n_asked, answers: std::mem::take(&mut state.answers) }
+fn bytes(answer: &EventData) -> usize {
+    answer.json.len() + answer.attachments.iter().map(bytes::Bytes::len).sum::<usize>()
+}
+
+impl Answers {
+    /// Under which id clients are asked.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Stream for Answers {
+    type Item = ClientAnswer;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ClientAnswer>> {
+        let time_is_over = self.deadline.as_mut().poll(cx).is_ready();
+        let mut state = self.questions.lock();
+        let Some(question) = state.open.get_mut(&self.id) else { return Poll::Ready(None) };
+        if let Some(answer) = question.answers.pop_front() {
+            question.answers_bytes -= bytes(&answer.args);
+            return Poll::Ready(Some(answer));
+        }
+        if time_is_over || question.waiting.is_empty() {
+            return Poll::Ready(None);
+        }
+        question.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        let mut state = self.questions.lock();
+        let Some(question) = state.open.remove(&self.id) else { return };
+        for socket in question.waiting.into_keys() {
+            state.forget(self.id, socket);
+        }
+        drop(state);
+        self.questions.n_open.fetch_sub(1, Ordering::Release);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{FutureExt, StreamExt};
     use protocol::id::NodeTag;
 
     use super::*;
 
-    #[test]
-    fn an_answer_counts_once_and_only_from_those_who_were_asked() {
-        let questions = Questions::default();
-        let open = questions.open().expect("room");
-        let (asked, other) =
-            (Id::generate(NodeTag::random(), 0), Id::generate(NodeTag::random(), 0));
-        open.question.ask(asked);
-        assert!(!questions.answer(open.id, other, EventData::default()));
-        assert!(!questions.answer(open.id + 1, asked, EventData::default()));
-        assert!(questions.answer(open.id, asked, EventData::default()));
-        assert!(!questions.answer(open.id, asked, EventData::default()));
-        assert!(open.question.take().is_complete());
-        let id = open.id;
-        drop(open);
-        assert!(!questions.answer(id, asked, EventData::default()), "the question is closed");
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn questions() -> Arc<Questions> {
+        let dropped = IntCounter::new("dropped", "help").expect("a valid name");
+        Arc::new(Questions::new(dropped))
+    }
+
+    fn socket() -> Id {
+        Id::generate(NodeTag::random(), 0)
+    }
+
+    fn text(text: &str) -> EventData {
+        EventData { json: text.into(), attachments: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_once_and_only_from_those_who_were_asked() {
+        let questions = questions();
+        let mut answers = questions.open(LONG).expect("room");
+        let (asked, other, id) = (socket(), socket(), answers.id());
+        questions.ask(id, [asked].into_iter());
+        assert!(!questions.answer(id, other, text("[1]")));
+        assert!(!questions.answer(id + 1, asked, text("[2]")));
+        assert!(questions.answer(id, asked, text("[3]")));
+        assert!(!questions.answer(id, asked, text("[4]")));
+        let answer = answers.next().await.expect("an answer");
+        assert_eq!((answer.socket.as_deref(), answer.args), (Some(asked.as_str()), text("[3]")));
+        assert_eq!(answers.next().await, None);
+        drop(answers);
+        assert!(!questions.answer(id, asked, text("[5]")), "the question is closed");
+    }
+
+    #[tokio::test]
+    async fn a_question_ends_with_the_last_who_owes_an_answer() {
+        let questions = questions();
+        let mut answers = questions.open(LONG).expect("room");
+        let (leaving, excused) = (socket(), socket());
+        questions.ask(answers.id(), [leaving, excused].into_iter());
+        questions.left(leaving);
+        assert_eq!(answers.next().now_or_never(), None, "one still owes an answer");
+        questions.excuse(answers.id(), excused);
+        assert_eq!(answers.next().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_ends_with_its_time_and_leaves_nothing_behind() {
+        let questions = questions();
+        let mut answers = questions.open(Duration::from_secs(5)).expect("room");
+        let (silent, talkative) = (socket(), socket());
+        questions.ask(answers.id(), [silent, talkative].into_iter());
+        questions.answer(answers.id(), talkative, text("[]"));
+        assert!(answers.next().await.is_some());
+        assert_eq!(answers.next().await, None);
+        drop(answers);
+        let state = questions.lock();
+        assert!(state.open.is_empty() && state.owed.is_empty());
+        assert_eq!(questions.n_open.load(Ordering::Acquire), 0);
+    }
+
+    #[tokio::test]
+    async fn answers_beyond_the_limit_are_counted_and_end_the_wait() {
+        let questions = questions();
+        let mut answers = questions.open(LONG).expect("room");
+        let (first, second) = (socket(), socket());
+        questions.ask(answers.id(), [first, second].into_iter());
+        let large = text(&format!("[\"{}\"]", "x".repeat(ANSWERS_BYTES_MAX / 2)));
+        questions.answer(answers.id(), first, large.clone());
+        questions.answer(answers.id(), second, large);
+        assert_eq!(questions.dropped.get(), 1);
+        assert!(answers.next().await.is_some());
+        assert_eq!(answers.next().await, None);
     }
 }

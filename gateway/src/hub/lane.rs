@@ -13,7 +13,7 @@ use futures_util::task::AtomicWaker;
 use protocol::id::Id;
 use tokio::sync::{Notify, mpsc};
 
-use super::ack::Question;
+use super::ack::Questions;
 use super::namespace::Namespace;
 use super::room::{Member, Members, Socket};
 use crate::engine::{CloseReason, Frame, Session};
@@ -57,6 +57,24 @@ pub enum Command {
     },
     /// Sends to all selected sockets.
     Broadcast(Broadcast),
+    /// Sends to all selected sockets and asks for their acknowledgement.
+    Ask(Ask),
+    /// Shows the selected sockets.
+    Show {
+        /// The namespace.
+        namespace: Arc<Namespace>,
+        /// Which sockets.
+        selection: Arc<Selection>,
+        /// Gets them; has room for one message of each lane.
+        shown: mpsc::Sender<Vec<Shown>>,
+    },
+    /// Names the rooms that have members.
+    NameRooms {
+        /// The namespace.
+        namespace: Arc<Namespace>,
+        /// Gets them; has room for one message of each lane.
+        named: mpsc::Sender<NamedRooms>,
+    },
     /// Nothing; dropped once everything queued before is done.
     Settle(mpsc::Sender<()>),
     /// Does something to all selected sockets.
@@ -73,6 +91,7 @@ pub enum Command {
 }
 
 /// A fan-out.
+#[derive(Clone)]
 pub struct Broadcast {
     /// The namespace.
     pub namespace: Arc<Namespace>,
@@ -82,16 +101,33 @@ pub struct Broadcast {
     pub frame: Frame,
     /// Whether it may be dropped for a socket that is not writable.
     pub volatile: bool,
-    /// Set when the sockets are asked for an acknowledgement.
-    pub question: Option<Asked>,
 }
 
-/// A question on its way through a lane.
-pub struct Asked {
-    /// Where the sockets that are asked are noted.
-    pub question: Arc<Question>,
-    /// Dropped once they are.
-    pub done: mpsc::Sender<()>,
+/// A fan-out that asks for acknowledgements.
+pub struct Ask {
+    /// What is sent to whom.
+    pub broadcast: Broadcast,
+    /// The open question.
+    pub question: u64,
+    /// Gets the number of sockets asked; has room for one message of each lane.
+    pub asked: mpsc::Sender<usize>,
+}
+
+/// A selected socket.
+pub struct Shown {
+    /// The socket.
+    pub socket: Arc<Socket>,
+    /// Whether it is in the room of its own id.
+    pub own_room: bool,
+}
+
+/// The rooms of one lane.
+#[derive(Default)]
+pub struct NamedRooms {
+    /// Those that sockets joined.
+    pub joined: Vec<RoomName>,
+    /// Those that sockets have by their id.
+    pub own: Vec<Id>,
 }
 
 /// A change of one socket's rooms.
@@ -231,6 +267,7 @@ impl Command {
     fn bytes(&self) -> usize {
         match self {
             Self::Broadcast(Broadcast { frame, .. })
+            | Self::Ask(Ask { broadcast: Broadcast { frame, .. }, .. })
             | Self::Direct { frame, .. }
             | Self::Send(_, frame) => frame.websocket().len(),
             _ => 0,
@@ -243,6 +280,7 @@ pub struct Lane {
     queue: Arc<LaneQueue>,
     namespaces: OwnKeyMap<u32, Members>,
     departures: Arc<dyn Departures>,
+    questions: Arc<Questions>,
     metrics: HubMetrics,
     epoch: u64,
     /// Sessions with frames that were pushed and not yet flushed.
@@ -256,12 +294,14 @@ impl Lane {
     pub(super) fn new(
         queue: Arc<LaneQueue>,
         departures: Arc<dyn Departures>,
+        questions: Arc<Questions>,
         metrics: HubMetrics,
     ) -> Self {
         Self {
             queue,
             namespaces: OwnKeyMap::default(),
             departures,
+            questions,
             metrics,
             epoch: 0,
             dirty: Vec::new(),
@@ -305,6 +345,14 @@ impl Lane {
     fn one(&mut self, command: Command, more: &[Frame], alone: bool) {
         match command {
             Command::Broadcast(broadcast) => self.broadcast(&broadcast, more, alone),
+            Command::Ask(ask) => self.ask(&ask, alone),
+            // Whoever asked may have given up meanwhile.
+            Command::Show { namespace, selection, shown } => {
+                let _ = shown.try_send(self.show(&namespace, &selection));
+            }
+            Command::NameRooms { namespace, named } => {
+                let _ = named.try_send(self.name_rooms(&namespace));
+            }
             Command::Send(session, frame) => self.send(&session, &frame, alone),
             Command::Direct { namespace, id, frame, volatile } => {
                 let members = self.namespaces.get(&namespace.index());
@@ -363,9 +411,6 @@ impl Lane {
         };
         let Self { dirty, deliveries, bytes, metrics, epoch, .. } = self;
         members.select(&broadcast.selection, epoch, |member: &Member| {
-            if let Some(asked) = &broadcast.question {
-                asked.question.ask(member.socket.id());
-            }
             if broadcast.volatile {
                 if !member.session.send_volatile(&frame) {
                     metrics.volatile_dropped();
@@ -381,6 +426,45 @@ impl Lane {
         });
     }
 
+    fn ask(&mut self, ask: &Ask, alone: bool) {
+        let Broadcast { namespace, selection, frame, volatile } = &ask.broadcast;
+        let mut sockets = self.show(namespace, selection);
+        self.questions.ask(ask.question, sockets.iter().map(|shown| shown.socket.id()));
+        sockets.retain(|Shown { socket, .. }| {
+            if !volatile {
+                self.send(socket.session(), frame, alone);
+            } else if !socket.session().send_volatile(frame) {
+                self.metrics.volatile_dropped();
+                self.questions.excuse(ask.question, socket.id());
+                return false;
+            }
+            true
+        });
+        self.deliveries += sockets.len() as u64;
+        let _ = ask.asked.try_send(sockets.len());
+    }
+
+    fn show(&mut self, namespace: &Namespace, selection: &Selection) -> Vec<Shown> {
+        let mut shown = Vec::new();
+        if let Some(members) = self.namespaces.get_mut(&namespace.index()) {
+            members.select(selection, &mut self.epoch, |member| {
+                shown.push(Shown { socket: member.socket.clone(), own_room: member.own_room });
+            });
+        }
+        shown
+    }
+
+    fn name_rooms(&self, namespace: &Namespace) -> NamedRooms {
+        let Some(members) = self.namespaces.get(&namespace.index()) else {
+            return NamedRooms::default();
+        };
+        let own = members.slots.iter().filter(|(_, member)| member.own_room);
+        NamedRooms {
+            joined: members.rooms.keys().cloned().collect(),
+            own: own.map(|(_, member)| member.socket.id()).collect(),
+        }
+    }
+
     fn remove(&mut self, socket: &Arc<Socket>) {
         let index = socket.namespace().index();
         let Some(members) = self.namespaces.get_mut(&index) else { return };
@@ -394,6 +478,7 @@ impl Lane {
         if members.slots.is_empty() {
             self.namespaces.remove(&index);
         }
+        self.questions.left(socket.id());
         self.metrics.socket_removed(socket.namespace());
         self.departures.departed(socket);
     }
@@ -419,10 +504,7 @@ impl Lane {
     }
 
     fn each(&mut self, namespace: &Arc<Namespace>, selection: &Selection, action: &Action) {
-        let Some(members) = self.namespaces.get_mut(&namespace.index()) else { return };
-        let mut sockets = Vec::new();
-        members.select(selection, &mut self.epoch, |member| sockets.push(member.socket.clone()));
-        for socket in sockets {
+        for Shown { socket, .. } in self.show(namespace, selection) {
             match action {
                 Action::Join(rooms) => {
                     for room in &**rooms {
@@ -473,8 +555,6 @@ impl Broadcast {
     fn merges_with(&self, next: &Self) -> bool {
         !self.volatile
             && !next.volatile
-            && self.question.is_none()
-            && next.question.is_none()
             && self.namespace.index() == next.namespace.index()
             && (Arc::ptr_eq(&self.selection, &next.selection) || self.selection == next.selection)
     }

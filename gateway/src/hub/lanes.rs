@@ -1,28 +1,34 @@
 //! All lanes of this node, and the view of them that the adapter has.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use adapter::{Flags, GapCause, Local, RoomName, Selection};
+use adapter::{Flags, GapCause, Local, RoomName, Selection, SocketDetail};
+use futures_util::{StreamExt, stream};
 use protocol::id::{Id, NodeTag};
 use protocol::socket::EventData;
 use tokio::sync::mpsc;
 
-use super::ack::{Question, Questions};
-use super::lane::{Action, Asked, Broadcast, Command, Departures, Lane, LaneQueue};
+use super::ack::Questions;
+use super::lane::{
+    Action, Ask, Broadcast, Command, Departures, Lane, LaneQueue, NamedRooms, Shown,
+};
 use super::namespace::{Namespace, Namespaces};
 use crate::codec::Codec;
 use crate::config::OnGap;
 use crate::metrics::HubMetrics;
+use crate::tag::OwnTag;
 
 /// The lanes of this node.
 pub struct Lanes {
     queues: Box<[Arc<LaneQueue>]>,
     namespaces: Namespaces,
     codec: Codec,
-    tag: NodeTag,
+    tag: Arc<OwnTag>,
     on_gap: OnGap,
     metrics: HubMetrics,
-    questions: Questions,
+    questions: Arc<Questions>,
 }
 
 impl Lanes {
@@ -31,19 +37,20 @@ impl Lanes {
         n_lanes: usize,
         namespaces: Namespaces,
         codec: Codec,
-        tag: NodeTag,
+        tag: Arc<OwnTag>,
         on_gap: OnGap,
         metrics: HubMetrics,
     ) -> Self {
         let queues = std::iter::repeat_with(|| Arc::new(LaneQueue::new())).take(n_lanes).collect();
-        let questions = Questions::default();
+        let questions = Arc::new(Questions::new(metrics.answers_dropped.clone()));
         Self { queues, namespaces, codec, tag, on_gap, metrics, questions }
     }
 
     /// The tasks of all lanes, each to be run once.
     pub fn tasks(&self, departures: &Arc<dyn Departures>) -> Vec<Lane> {
         let lane = |queue: &Arc<LaneQueue>| {
-            Lane::new(queue.clone(), departures.clone(), self.metrics.clone())
+            let questions = self.questions.clone();
+            Lane::new(queue.clone(), departures.clone(), questions, self.metrics.clone())
         };
         self.queues.iter().map(lane).collect()
     }
@@ -59,8 +66,8 @@ impl Lanes {
     }
 
     /// This node's part of every id.
-    pub fn tag(&self) -> NodeTag {
-        self.tag
+    pub fn tag(&self) -> &OwnTag {
+        &self.tag
     }
 
     /// The lane that an id names.
@@ -111,7 +118,7 @@ impl Lanes {
         data: &EventData,
     ) {
         let single_id = single_id(namespace, selection);
-        if single_id.is_some_and(|id| id.tag() != self.tag) {
+        if single_id.is_some_and(|id| id.tag() != self.tag.get()) {
             // Only another node can have this socket.
             return;
         }
@@ -129,7 +136,6 @@ impl Lanes {
                 selection: selection.clone(),
                 frame: frame.clone(),
                 volatile,
-                question: None,
             }));
         }
     }
@@ -139,30 +145,29 @@ impl Lanes {
         &self.questions
     }
 
-    /// Sends an event with the acknowledgement id `id` and returns once every lane has noted whom it
-    /// asked.
-    pub(super) async fn ask(
-        &self,
-        namespace: &Arc<Namespace>,
-        selection: Selection,
-        data: &EventData,
-        id: u64,
-        question: &Arc<Question>,
-    ) {
-        let frame = self.codec.event(namespace.name(), Some(id), data);
-        let selection = Arc::new(selection);
-        let (done, mut all_done) = mpsc::channel(1);
+    /// The selected sockets, lane by lane.
+    async fn show(&self, namespace: &Arc<Namespace>, selection: &Selection) -> Vec<Vec<Shown>> {
+        let selection = Arc::new(selection.clone());
+        self.of_each(|shown| Command::Show {
+            namespace: namespace.clone(),
+            selection: selection.clone(),
+            shown,
+        })
+        .await
+    }
+
+    /// Asks every lane for something, and waits for all answers.
+    async fn of_each<T>(&self, mut command: impl FnMut(mpsc::Sender<T>) -> Command) -> Vec<T> {
+        let (sender, mut receiver) = mpsc::channel(self.queues.len());
         for queue in &self.queues {
-            queue.push(Command::Broadcast(Broadcast {
-                namespace: namespace.clone(),
-                selection: selection.clone(),
-                frame: frame.clone(),
-                volatile: false,
-                question: Some(Asked { question: question.clone(), done: done.clone() }),
-            }));
+            queue.push(command(sender.clone()));
         }
-        drop(done);
-        let _ = all_done.recv().await;
+        drop(sender);
+        let mut answers = Vec::with_capacity(self.queues.len());
+        while let Some(answer) = receiver.recv().await {
+            answers.push(answer);
+        }
+        answers
     }
 
     async fn each(&self, namespace: &str, selection: &Selection, action: Action) {
@@ -204,7 +209,7 @@ fn single_id(namespace: &Namespace, selection: &Selection) -> Option<Id> {
 impl Local for Lanes {
     fn has_room(&self, namespace: &str, room: &str) -> bool {
         let Some(namespace) = self.namespaces.get(namespace) else { return false };
-        Id::parse(room).is_some_and(|id| id.tag() == self.tag) || namespace.has_room(room)
+        Id::parse(room).is_some_and(|id| id.tag() == self.tag.get()) || namespace.has_room(room)
     }
 
     async fn ready(&self) {
@@ -230,53 +235,78 @@ impl Local for Lanes {
         self.each(namespace, selection, Action::Disconnect(farewell, close)).await;
     }
 
-    #[allow(clippy::todo)]
-    async fn rooms(&self, _namespace: &str) -> Vec<RoomName> {
-        todo!()
+    async fn rooms(&self, namespace: &str) -> Vec<RoomName> {
+        let Some(namespace) = self.namespaces.get(namespace) else { return Vec::new() };
+        let lanes =
+            self.of_each(|named| Command::NameRooms { namespace: namespace.clone(), named }).await;
+        let mut rooms = HashSet::new();
+        for NamedRooms { joined, own } in lanes {
+            rooms.extend(joined);
+            for id in own {
+                rooms.insert(RoomName::from(id.as_str()));
+                tokio::task::consume_budget().await;
+            }
+        }
+        rooms.into_iter().collect()
     }
 
-    #[allow(clippy::todo)]
-    async fn sockets(
-        &self,
-        _namespace: &str,
-        _selection: &Selection,
-    ) -> Vec<adapter::SocketDetail> {
-        todo!()
+    async fn sockets(&self, namespace: &str, selection: &Selection) -> Vec<SocketDetail> {
+        let Some(namespace) = self.namespaces.get(namespace) else { return Vec::new() };
+        let lanes = self.show(&namespace, selection).await;
+        let mut details = Vec::with_capacity(lanes.iter().map(Vec::len).sum());
+        for Shown { socket, own_room } in lanes.into_iter().flatten() {
+            details.push(socket.describe(own_room));
+            // Many sockets are a long text: other tasks of this thread get their turn between.
+            tokio::task::consume_budget().await;
+        }
+        details
     }
 
-    #[allow(clippy::todo)]
     async fn ask(
         &self,
-        _namespace: &str,
-        _selection: &Selection,
-        _flags: Flags,
-        _data: EventData,
-        _timeout: std::time::Duration,
+        namespace: &str,
+        selection: &Selection,
+        flags: Flags,
+        data: EventData,
+        timeout: Duration,
     ) -> adapter::Asked {
-        todo!()
+        let nobody = || adapter::Asked { n_asked: 0, answers: stream::empty().boxed() };
+        let Some(namespace) = self.namespaces.get(namespace) else { return nobody() };
+        let Some(answers) = self.questions.open(timeout) else {
+            // Whoever asks must not take the silence for everybody's answer.
+            let n_asked = self.show(&namespace, selection).await.iter().map(Vec::len).sum();
+            return adapter::Asked { n_asked, ..nobody() };
+        };
+        let broadcast = Broadcast {
+            namespace: namespace.clone(),
+            selection: Arc::new(selection.clone()),
+            frame: self.codec.event(namespace.name(), Some(answers.id()), &data),
+            volatile: flags.volatile,
+        };
+        let lanes = self
+            .of_each(|asked| {
+                let broadcast = broadcast.clone();
+                Command::Ask(Ask { broadcast, question: answers.id(), asked })
+            })
+            .await;
+        adapter::Asked { n_asked: lanes.iter().sum(), answers: answers.boxed() }
     }
 
-    #[allow(clippy::todo)]
-    async fn server_event(
-        &self,
-        _namespace: &str,
-        _event: EventData,
-        _is_answered: bool,
-    ) -> EventData {
-        todo!()
+    async fn server_event(&self, _: &str, _: EventData, _: bool) -> EventData {
+        // Nothing here does anything with such an event, and no server shall wait for that.
+        EventData { json: "[null]".into(), attachments: Vec::new() }
     }
 
-    #[allow(clippy::todo)]
     fn n_sockets(&self) -> usize {
-        todo!()
+        self.namespaces.all().iter().map(|namespace| namespace.n_sockets()).sum()
     }
 
     fn tag(&self) -> Option<NodeTag> {
-        Some(self.tag)
+        Some(self.tag.get())
     }
 
     fn change_tag(&self) -> bool {
-        false
+        self.tag.change()
     }
 
     fn gap(&self, namespace: &str, room: Option<&str>, cause: GapCause) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use adapter::RoomName;
+use adapter::{RoomName, SocketDetail};
 use protocol::id::Id;
 
 use super::namespace::Namespace;
@@ -86,14 +86,14 @@ impl Socket {
         self.rooms().len()
     }
 
-    /// Notes a membership. Says whether it is new.
-    pub fn note_join(&self, room: &RoomName) -> bool {
+    /// Notes a membership.
+    pub fn note_join(&self, room: &RoomName) {
         let mut rooms = self.rooms();
-        let new = !rooms.contains(room);
-        if new {
-            rooms.push(room.clone());
+        match rooms.iter_mut().find(|name| *name == room) {
+            // Noted by whoever asked for it; from here on all members share one copy of the name.
+            Some(name) => *name = room.clone(),
+            None => rooms.push(room.clone()),
         }
-        new
     }
 
     /// Notes the end of a membership.
@@ -105,6 +105,19 @@ impl Socket {
         if rooms.is_empty() {
             *rooms = Vec::new();
         }
+    }
+}
+
+impl Socket {
+    /// What other nodes are told about it.
+    pub(super) fn describe(&self, own_room: bool) -> SocketDetail {
+        let id = RoomName::from(self.id.as_str());
+        let joined = self.rooms();
+        let mut rooms = Vec::with_capacity(joined.len() + 1);
+        rooms.extend(own_room.then(|| id.clone()));
+        rooms.extend_from_slice(&joined);
+        drop(joined);
+        SocketDetail { id, rooms, handshake: "{}".into(), data: "{}".into() }
     }
 }
 

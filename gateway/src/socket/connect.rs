@@ -32,7 +32,7 @@ impl Turn<'_> {
             Err(error) => return self.refuse(name, &error.to_string(), None),
         };
         let lanes = self.gateway.hub.lanes();
-        let id = Id::generate(lanes.tag(), self.session.id().lane());
+        let id = Id::generate(lanes.tag().for_id(), self.session.id().lane());
         let context = Context { socket_id: id.as_str(), auth, is_member: &|_| false };
         let decision = match namespace.config().rules.on_connect(&context) {
             Ok(decision) => decision,
