@@ -68,7 +68,7 @@ doc: ## Build the documentation, warnings are errors
 .PHONY: e2e
 e2e: client ## Run the official clients and Node.js servers against real nodes
 	$(call heading,end to end)
-	$(CARGO) build --locked --bins --examples
+	$(CARGO) build --locked --bins --examples --features carillon-adapter/socketioxide
 	cd e2e && $(NPM) ci --no-audit --no-fund --loglevel=error
 	cd e2e && NODE="$(NODE)" CARILLON_BIN="$(CARILLON_BIN)" ../scripts/e2e.sh
 

@@ -1,6 +1,6 @@
 // The official client with a memory: what it received, how often it connected, why it ended.
 
-import { io } from 'socket.io-client';
+import { Manager } from 'socket.io-client';
 import { until, within } from './until.mjs';
 
 /** The three ways in which a client reaches a node. */
@@ -15,15 +15,16 @@ export class Client {
    * Makes a client and starts to connect it. `transport` is a key of TRANSPORTS, `namespace` a
    * name like `/chat`; everything else goes to `socket.io-client`.
    */
-  constructor(server, { transport = 'websocket', namespace = '/', name = 'client', ...options } = {}) {
+  constructor(server, { transport = 'websocket', namespace = '/', name = 'client', ...more } = {}) {
     this.name = `${name} (${transport} on ${server.name})`;
     this.transport = transport;
     this.received = [];
     this.connects = 0;
     this.disconnects = [];
     this.errors = [];
-    const defaults = { forceNew: true, reconnection: false, transports: TRANSPORTS[transport] };
-    this.socket = io(`${server.url}${namespace}`, { ...defaults, ...options });
+    const options = { reconnection: false, transports: TRANSPORTS[transport], ...more };
+    // Not `io(url)`, which reads a `?` or `#` in the namespace as parts of a URL.
+    this.socket = new Manager(server.url, options).socket(namespace, options);
     this.socket.onAny((event, ...args) => this.received.push({ event, args }));
     this.socket.on('connect', () => (this.connects += 1));
     this.socket.on('connect_error', (error) => this.errors.push(error));

@@ -11,7 +11,7 @@ import { Child, temporaryDirectory } from './process.mjs';
 import { until } from './until.mjs';
 
 const REPOSITORY = fileURLToPath(new URL('../../', import.meta.url));
-const BINARY = process.env.CARILLON_BIN ?? join(REPOSITORY, 'target/debug/carillon');
+export const BINARY = process.env.CARILLON_BIN ?? join(REPOSITORY, 'target/debug/carillon');
 const RULES = fileURLToPath(new URL('../rules.toml', import.meta.url));
 const STAND_IN = fileURLToPath(new URL('./stand-in.mjs', import.meta.url));
 
@@ -27,7 +27,7 @@ const SETTINGS = {
   drain: { ready_delay: '0s', spread: '0s', deadline: '20s' },
 };
 
-function tomlOf(sections) {
+export function tomlOf(sections) {
   return Object.entries(sections)
     .map(([section, keys]) => {
       const lines = Object.entries(keys).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
