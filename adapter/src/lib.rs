@@ -73,6 +73,8 @@ mod memory;
 pub mod metrics;
 mod registry;
 mod request;
+#[cfg(feature = "socketioxide")]
+pub mod socketioxide;
 mod wire;
 
 pub use crate::{
