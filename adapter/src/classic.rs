@@ -5,8 +5,9 @@ use crate::{
     Published, Selection,
     bus::{Bus, Frame, Inbox, Item, Losses},
     wire::{
+        DecodeError, Message, RequestBody,
         channel::{self, Addressed, Channels},
-        classic::{self, Broadcast, DecodeError, Request},
+        classic,
     },
 };
 use prometheus::IntCounter;
@@ -106,7 +107,7 @@ impl<L: Local> Classic<L> {
         let depth = self.metrics.receive_queue_depth.clone();
         let namespace = Namespace {
             name: name.to_owned(),
-            channels: Channels::new(&self.config.key, name),
+            channels: Channels::classic(&self.config.key, name, &self.uid),
             inbox: Arc::new(Inbox::new(&self.config, depth)),
             is_consumed: false.into(),
         };
@@ -155,15 +156,22 @@ impl<L: Local> Classic<L> {
         if *self.link().borrow() != LinkState::Up {
             return Err(LostReason::LinkDown);
         }
-        let payload =
-            classic::encode_broadcast(&self.uid, ns, selection, flags, data).map_err(|error| {
-                tracing::debug!(event = "publish_refused", %error, "an event was not published");
-                LostReason::Invalid
-            })?;
+        let payload = classic::encode_broadcast(
+            self.config.parser,
+            &self.uid,
+            ns,
+            selection,
+            flags,
+            data,
+        )
+        .map_err(|error| {
+            tracing::debug!(event = "publish_refused", %error, "an event was not published");
+            LostReason::Invalid
+        })?;
         if payload.len() > self.config.cluster_frame_max {
             return Err(LostReason::TooLarge);
         }
-        let channel = Channels::new(&self.config.key, ns).broadcast(selection);
+        let channel = Channels::classic(&self.config.key, ns, &self.uid).broadcast(selection);
         self.bus.publish(channel, payload)
     }
 
@@ -222,8 +230,11 @@ impl<L: Local> Classic<L> {
             self.metrics.gaps_total.with_label_values(&[cause.kind()]).inc();
             self.local.gap(&namespace.name, room, cause);
         };
-        let rooms: Vec<_> =
-            losses.channels.iter().map(|channel| namespace.channels.room(channel)).collect();
+        let rooms: Vec<_> = losses
+            .channels
+            .iter()
+            .map(|channel| namespace.channels.addressed_room(channel))
+            .collect();
         if losses.everything || rooms.contains(&None) {
             gap(None, GapCause::Overflow);
         } else {
@@ -244,6 +255,7 @@ impl<L: Local> Classic<L> {
                 self.apply_broadcast(namespace, frame).await
             }
             Addressed::Request => self.apply_request(namespace, frame).await,
+            Addressed::Response | Addressed::Any => Ok(&self.received.ignored),
         };
         match applied {
             Ok(counter) => counter.inc(),
@@ -260,14 +272,16 @@ impl<L: Local> Classic<L> {
         frame: &Frame,
     ) -> Result<&IntCounter, DecodeError> {
         let ns = &namespace.name;
-        match classic::decode_broadcast(&frame.payload, &self.uid, ns)? {
-            Broadcast::Own => Ok(&self.received.own),
-            Broadcast::Foreign => Ok(&self.received.foreign),
-            Broadcast::Json => Ok(&self.received.ignored),
-            Broadcast::Event { selection, flags, data } => {
+        match classic::decode_broadcast(self.config.parser, &frame.payload, &self.uid, ns)? {
+            Message::Own => Ok(&self.received.own),
+            Message::Foreign => Ok(&self.received.foreign),
+            Message::Broadcast { selection, flags, data } => {
                 self.local.ready().await;
                 self.local.deliver(ns, &selection, flags, data);
                 Ok(&self.received.delivered)
+            }
+            Message::Ignored | Message::Request(_) | Message::Response(_) => {
+                Ok(&self.received.ignored)
             }
         }
     }
@@ -278,14 +292,24 @@ impl<L: Local> Classic<L> {
         frame: &Frame,
     ) -> Result<&IntCounter, DecodeError> {
         let ns = &namespace.name;
-        match classic::decode_request(&frame.payload, &self.uid)? {
-            Request::Own => return Ok(&self.received.own),
-            Request::Other => return Ok(&self.received.ignored),
-            Request::Join { selection, rooms } => self.local.join(ns, &selection, &rooms).await,
-            Request::Leave { selection, rooms } => self.local.leave(ns, &selection, &rooms).await,
-            Request::Disconnect { selection, close } => {
+        let request =
+            match classic::decode_request(self.config.parser, &frame.payload, &self.uid, ns)? {
+                Message::Request(request) => request,
+                Message::Own => return Ok(&self.received.own),
+                Message::Foreign => return Ok(&self.received.foreign),
+                _ => return Ok(&self.received.ignored),
+            };
+        match request.body {
+            RequestBody::Join { selection, rooms } => {
+                self.local.join(ns, &selection, &rooms).await;
+            }
+            RequestBody::Leave { selection, rooms } => {
+                self.local.leave(ns, &selection, &rooms).await;
+            }
+            RequestBody::Disconnect { selection, close } => {
                 self.local.disconnect(ns, &selection, close).await;
             }
+            _ => return Ok(&self.received.ignored),
         }
         Ok(&self.received.delivered)
     }

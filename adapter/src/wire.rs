@@ -3,12 +3,17 @@
 //! Both protocols of Node's adapter say the same things in different forms; what they say is [`Message`].
 
 use crate::{ClientAnswer, Flags, RoomName, Selection, SocketDetail};
-use protocol::socket::EventData;
+use protocol::{msgpack::TranscodeError, socket::EventData};
 use std::time::Duration;
+use thiserror::Error;
 
 pub(crate) mod channel;
 pub(crate) mod classic;
+mod event;
 mod msgpack;
+pub(crate) mod sharded;
+mod value;
+mod write;
 
 /// What a message turned out to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,9 +73,11 @@ pub(crate) struct Response {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ResponseBody {
-    /// Described sockets; only their ids if nothing but ids was asked for.
+    /// Described sockets.
     Sockets(Vec<SocketDetail>),
-    /// Rooms.
+    /// The ids of sockets; classic only, the answer to [`RequestBody::Sockets`].
+    SocketIds(Vec<RoomName>),
+    /// Rooms; classic only.
     Rooms(Vec<RoomName>),
     /// What a server answered to an event: a JSON array with one element or none.
     ServerEvent(EventData),
@@ -78,6 +85,49 @@ pub(crate) enum ResponseBody {
     ClientCount(u64),
     /// The acknowledgement of one client, with one argument or none.
     Ack(ClientAnswer),
-    /// Without what was asked for. It counts as an answer all the same.
+    /// Without what was asked for; classic only. It counts as an answer all the same, and is the answer to a
+    /// join, leave or disconnect in the form of older adapters, which carries an id.
     Empty,
 }
+
+/// Why something must not be published.
+#[derive(Debug, Error)]
+pub(crate) enum EncodeError {
+    /// It is not what MessagePack or JSON can say.
+    #[error(transparent)]
+    Transcode(#[from] TranscodeError),
+    /// Clients close their connection on more binaries than ten.
+    #[error("more than {} attachments", event::ATTACHMENTS_MAX)]
+    TooManyAttachments,
+    /// Not an array that begins with a name, or a name that clients or servers do not bear.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// The protocol has no word for it.
+    #[error("this protocol cannot say that")]
+    Unsupported,
+}
+
+/// Why a message was not understood.
+#[derive(Debug, Error)]
+pub(crate) enum DecodeError {
+    /// A value is broken.
+    #[error(transparent)]
+    Transcode(#[from] TranscodeError),
+    /// A value is not what it must be here.
+    #[error("{0}")]
+    Shape(&'static str),
+    /// Something stands behind the message.
+    #[error("trailing bytes")]
+    TrailingBytes,
+    /// It begins like JSON, but is none.
+    #[error("invalid JSON")]
+    Json,
+    /// The data is no event.
+    #[error(transparent)]
+    Event(#[from] EventError),
+}
+
+/// Why data is no event.
+#[derive(Debug, Error)]
+#[error("no event, or one with a reserved name")]
+pub(crate) struct EventError;

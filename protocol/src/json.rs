@@ -11,7 +11,8 @@ use memchr::memchr;
 use thiserror::Error;
 
 pub use raw::{NoParts, RawJson, RawValues};
-pub(crate) use write::{push_f64, push_quoted, push_u64};
+pub use write::push_quoted;
+pub(crate) use write::{push_f64, push_u64};
 
 use crate::DEPTH_MAX;
 
@@ -31,11 +32,17 @@ pub(crate) struct Reader<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
+    depth_max: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Reader { text, at: 0, depth: 0 }
+        Reader::within(text, DEPTH_MAX)
+    }
+
+    /// A reader of values that may be nested this deep.
+    fn within(text: &'a str, depth_max: usize) -> Self {
+        Reader { text, at: 0, depth: 0, depth_max }
     }
 
     /// Skips white space and gives the first byte of what follows.
@@ -72,7 +79,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn open(&mut self, close: u8) -> Result<bool, JsonError> {
         self.at += 1;
         self.depth += 1;
-        if self.depth > DEPTH_MAX {
+        if self.depth > self.depth_max {
             return Err(JsonError::Depth);
         }
         if self.peek()? == close {

@@ -299,6 +299,32 @@ pub fn renumber(json: &str, attachments: &[Bytes]) -> EventData {
     EventData { json: out.into(), attachments: kept }
 }
 
+/// The text of an event or other data with its binaries inside, in the form that `JSON.stringify` on Node gives
+/// them: `{"type":"Buffer","data":[1,2]}`.
+pub fn inline_buffers(json: &str, attachments: &[Bytes]) -> Result<String, PacketError> {
+    let placeholders = if attachments.is_empty() { Vec::new() } else { json::placeholders(json)? };
+    let mut out = String::with_capacity(json.len());
+    let mut copied = 0;
+    let mut used = vec![false; attachments.len()];
+    for placeholder in placeholders {
+        let num = placeholder.num.filter(|num| used.get(*num) == Some(&false));
+        let num = num.ok_or(PacketError::InvalidPlaceholder)?;
+        used[num] = true;
+        out.push_str(&json[copied..placeholder.range.start]);
+        copied = placeholder.range.end;
+        out.push_str(r#"{"type":"Buffer","data":["#);
+        for (at, byte) in attachments[num].iter().enumerate() {
+            if at > 0 {
+                out.push(',');
+            }
+            json::push_u64(&mut out, (*byte).into());
+        }
+        out.push_str("]}");
+    }
+    out.push_str(&json[copied..]);
+    Ok(out)
+}
+
 /// Whether a text that was composed of valid values keeps the limits which every receiver checks: a value that
 /// was as deep as it may be is too deep inside of another.
 pub fn is_within_limits(json: &str) -> bool {

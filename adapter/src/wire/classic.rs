@@ -1,373 +1,398 @@
 //! What `@socket.io/redis-adapter` (classic) and `@socket.io/redis-emitter` send.
 //!
-//! A broadcast is MessagePack, `[uid, packet{type, data, nsp}, opts{rooms, except, flags}]`. A request is JSON,
-//! or MessagePack where it may hold binaries. What is written here is byte for byte what Node writes; what is
-//! read may be any valid form of it, with unknown keys and missing ones as Node accepts them.
+//! A broadcast is MessagePack, `[uid, packet{type, data, nsp}, opts{rooms, except, flags}]`, or what the setting
+//! `parser` makes of that. Requests and answers are JSON, apart from those that may hold binaries. What is written
+//! here is byte for byte what Node writes, with two extra keys in answers: `uid` of who answers, and `sid` of the
+//! socket that acknowledges. Node ignores them. What is read may be any valid form, with unknown keys and missing
+//! ones as Node accepts them.
 
-use super::msgpack::{self, Reader};
-use crate::{Flags, RoomName, Selection};
-use protocol::{
-    msgpack::{TranscodeError, json_to_msgpack, msgpack_to_json},
-    socket::{EventData, RESERVED_NAMES},
+use super::{
+    DecodeError, EncodeError, Message, Request, RequestBody, Response, ResponseBody,
+    event::{self, TYPE_EVENT},
+    msgpack::{self, Reader},
+    value::Value,
+    write::Writer,
 };
-use serde_json::{Map, Value};
-use thiserror::Error;
+use crate::{ClusterParser, Flags, RoomName, Selection};
+use protocol::socket::EventData;
 
-/// The most binaries that clients with socket.io-parser 4.2.6 and newer bear in one packet.
-const ATTACHMENTS_MAX: usize = 10;
-/// EVENT. Node sends this for events with binaries too, and finds the binaries again on arrival.
-const TYPE_EVENT: u64 = 2;
-/// BINARY_EVENT, which emitters of other languages send for events with binaries.
-const TYPE_BINARY_EVENT: u64 = 5;
-
-/// Why an event must not be published.
-#[derive(Debug, Error)]
-pub(crate) enum EncodeError {
-    /// It is not what MessagePack can say.
-    #[error(transparent)]
-    Transcode(#[from] TranscodeError),
-    /// Clients close their connection on more binaries than ten.
-    #[error("more than {ATTACHMENTS_MAX} attachments")]
-    TooManyAttachments,
-    /// Not an array that begins with a name, or a name that clients close their connection on.
-    #[error(transparent)]
-    Event(#[from] EventError),
-}
-
-/// Why a message was not understood.
-#[derive(Debug, Error)]
-pub(crate) enum DecodeError {
-    /// A value is broken.
-    #[error(transparent)]
-    Transcode(#[from] TranscodeError),
-    /// A value is not what it must be here.
-    #[error("{0}")]
-    Shape(&'static str),
-    /// Something stands behind the message.
-    #[error("trailing bytes")]
-    TrailingBytes,
-    /// A request is no JSON.
-    #[error("invalid JSON")]
-    Json,
-    /// The data is no event.
-    #[error(transparent)]
-    Event(#[from] EventError),
-}
-
-/// Why data is no event.
-#[derive(Debug, Error)]
-#[error("no event, or one with a reserved name")]
-pub(crate) struct EventError;
-
-/// What a message on a broadcast channel turned out to be.
-#[derive(Debug)]
-pub(crate) enum Broadcast {
-    /// Our own message, which came back.
-    Own,
-    /// A message for a namespace with which this one shares a channel name.
-    Foreign,
-    /// In another encoding.
-    Json,
-    /// An event for the selected sockets.
-    Event { selection: Selection, flags: Flags, data: EventData },
-}
+const SOCKETS: u64 = 0;
+const ALL_ROOMS: u64 = 1;
+const JOIN: u64 = 2;
+const LEAVE: u64 = 3;
+const DISCONNECT: u64 = 4;
+const FETCH: u64 = 5;
+/// A server-side event, and the answer to one.
+const SERVER_EVENT: u64 = 6;
+const BROADCAST: u64 = 7;
+const CLIENT_COUNT: u64 = 8;
+const ACK: u64 = 9;
 
 /// Writes a broadcast.
 pub(crate) fn encode_broadcast(
+    parser: ClusterParser,
     uid: &str,
     ns: &str,
     selection: &Selection,
     flags: Flags,
     data: &EventData,
 ) -> Result<Vec<u8>, EncodeError> {
-    if data.attachments.len() > ATTACHMENTS_MAX {
-        return Err(EncodeError::TooManyAttachments);
-    }
-    let attached: usize = data.attachments.iter().map(|attachment| attachment.len() + 5).sum();
-    let mut out = Vec::with_capacity(128 + data.json.len() + attached);
-    msgpack::push_array(&mut out, 3);
-    msgpack::push_str(&mut out, uid);
-    msgpack::push_map(&mut out, 3);
-    msgpack::push_str(&mut out, "type");
-    out.push(TYPE_EVENT as u8);
-    msgpack::push_str(&mut out, "data");
-    let start = out.len();
-    json_to_msgpack(&mut out, &data.json, &data.attachments)?;
-    check_event(&out[start..])?;
-    msgpack::push_str(&mut out, "nsp");
-    msgpack::push_str(&mut out, ns);
-    msgpack::push_map(&mut out, 3);
-    push_rooms(&mut out, "rooms", &selection.rooms);
-    push_rooms(&mut out, "except", &selection.except);
-    push_flags(&mut out, flags);
-    Ok(out)
+    let mut writer = writer_for(parser, data);
+    writer.open_array(3);
+    writer.str(uid);
+    write_packet(&mut writer, ns, data)?;
+    writer.opts(selection, flags, None);
+    writer.close_array();
+    Ok(writer.finish())
 }
 
-fn push_rooms(out: &mut Vec<u8>, key: &str, rooms: &[RoomName]) {
-    msgpack::push_str(out, key);
-    msgpack::push_array(out, rooms.len());
-    for room in rooms {
-        msgpack::push_str(out, room);
-    }
-}
-
-fn push_flags(out: &mut Vec<u8>, flags: Flags) {
-    msgpack::push_str(out, "flags");
-    msgpack::push_map(out, usize::from(flags.volatile) + usize::from(flags.compress.is_some()));
-    if flags.volatile {
-        msgpack::push_str(out, "volatile");
-        msgpack::push_bool(out, true);
-    }
-    if let Some(compress) = flags.compress {
-        msgpack::push_str(out, "compress");
-        msgpack::push_bool(out, compress);
-    }
-}
-
-/// Checks that data is an array that begins with a name.
-///
-/// Node servers deliver anything. But clients close their connection on an event without name or with a
-/// reserved one, and a node that publishes such a thing, or delivers it, does that to all of them.
-fn check_event(data: &[u8]) -> Result<(), EventError> {
-    let mut reader = Reader::new(data);
-    let len = reader.array().map_err(|_| EventError)?;
-    let name = if len == 0 { &[] } else { reader.value().map_err(|_| EventError)? };
-    let is_name = match msgpack::str_bytes(name) {
-        Some(name) => !RESERVED_NAMES.iter().any(|reserved| reserved.as_bytes() == name),
-        None => msgpack::is_number(name),
-    };
-    if is_name { Ok(()) } else { Err(EventError) }
-}
-
-/// Reads a message from a broadcast channel of the namespace.
-pub(crate) fn decode_broadcast(
-    payload: &[u8],
+/// Writes a request. It is answered if it has an `id`.
+pub(crate) fn encode_request(
+    parser: ClusterParser,
     uid: &str,
     ns: &str,
-) -> Result<Broadcast, DecodeError> {
-    // As MessagePack these would be small numbers, which no message is.
-    if matches!(payload.first(), Some(b'[' | b'{')) {
-        return Ok(Broadcast::Json);
-    }
-    let mut reader = Reader::new(payload);
-    let elements = reader.array()?;
-    if elements < 3 {
-        return Err(DecodeError::Shape("fewer than three elements"));
-    }
-    if msgpack::str_bytes(reader.value()?) == Some(uid.as_bytes()) {
-        return Ok(Broadcast::Own);
-    }
-    let packet = decode_packet(reader.value()?)?;
-    if packet.nsp.map_or(ns != "/", |nsp| msgpack::str_bytes(nsp) != Some(ns.as_bytes())) {
-        return Ok(Broadcast::Foreign);
-    }
-    if !is_event_type(packet.kind) {
-        return Err(DecodeError::Shape("not an event"));
-    }
-    let (selection, flags) = decode_opts(reader.value()?)?;
-    for _ in 3..elements {
-        reader.value()?;
-    }
-    if !reader.is_at_end() {
-        return Err(DecodeError::TrailingBytes);
-    }
-    check_event(packet.data)?;
-    // The size of the frame bounds the number of binaries.
-    let decoded = msgpack_to_json(packet.data, usize::MAX)?;
-    let data = EventData { json: decoded.json.into_boxed_str(), attachments: decoded.attachments };
-    Ok(Broadcast::Event { selection, flags, data })
-}
-
-struct RawPacket<'a> {
-    kind: &'a [u8],
-    data: &'a [u8],
-    nsp: Option<&'a [u8]>,
-}
-
-fn decode_packet(value: &[u8]) -> Result<RawPacket<'_>, DecodeError> {
-    let mut packet = RawPacket { kind: &[], data: &[], nsp: None };
-    each_entry(value, |key, value| {
-        match key {
-            b"type" => packet.kind = value,
-            b"data" => packet.data = value,
-            b"nsp" => packet.nsp = Some(value).filter(|nsp| !msgpack::is_nil(nsp)),
-            _ => {}
+    id: Option<&str>,
+    body: &RequestBody,
+) -> Result<Vec<u8>, EncodeError> {
+    let (kind, n_entries) = match body {
+        RequestBody::Sockets { .. } => (SOCKETS, 1),
+        RequestBody::Rooms => (ALL_ROOMS, 0),
+        RequestBody::Join { .. } => (JOIN, 2),
+        RequestBody::Leave { .. } => (LEAVE, 2),
+        RequestBody::Disconnect { .. } => (DISCONNECT, 2),
+        RequestBody::Fetch { .. } => (FETCH, 1),
+        RequestBody::ServerEvent { .. } => (SERVER_EVENT, 1),
+        RequestBody::Ask { .. } => (BROADCAST, 2),
+    };
+    let mut writer = match body {
+        RequestBody::Ask { data, .. } => writer_for(parser, data),
+        _ => Writer::json(),
+    };
+    writer.open_map(2 + usize::from(id.is_some()) + n_entries);
+    writer.str_entry("uid", uid);
+    writer.optional_entry("requestId", id);
+    writer.uint_entry("type", kind);
+    match body {
+        RequestBody::Sockets { rooms } => writer.rooms_entry("rooms", rooms),
+        RequestBody::Rooms => {}
+        RequestBody::Join { selection, rooms } | RequestBody::Leave { selection, rooms } => {
+            writer.selection_entry(selection);
+            writer.rooms_entry("rooms", rooms);
         }
-        Ok(())
-    })?;
-    Ok(packet)
-}
-
-fn is_event_type(value: &[u8]) -> bool {
-    // Read as JSON, all forms of a number look alike.
-    msgpack::is_number(value)
-        && msgpack_to_json(value, 0).is_ok_and(|kind| {
-            kind.json.parse().is_ok_and(|kind| matches!(kind, TYPE_EVENT | TYPE_BINARY_EVENT))
-        })
-}
-
-fn decode_opts(value: &[u8]) -> Result<(Selection, Flags), DecodeError> {
-    let mut selection = Selection::default();
-    let mut flags = Flags::default();
-    each_entry(value, |key, value| {
-        match key {
-            b"rooms" => selection.rooms = decode_rooms(value)?,
-            b"except" => selection.except = decode_rooms(value)?,
-            b"flags" => flags = decode_flags(value)?,
-            _ => {}
+        RequestBody::Disconnect { selection, close } => {
+            writer.selection_entry(selection);
+            writer.key("close");
+            writer.bool(*close);
         }
-        Ok(())
-    })?;
-    Ok((selection, flags))
-}
-
-/// Nil is like a missing key: no rooms.
-fn decode_rooms(value: &[u8]) -> Result<Vec<RoomName>, DecodeError> {
-    if msgpack::is_nil(value) {
-        return Ok(Vec::new());
-    }
-    let mut reader = Reader::new(value);
-    let mut rooms = Vec::new();
-    for _ in 0..reader.array()? {
-        rooms.push(decode_room(reader.value()?)?);
-    }
-    Ok(rooms)
-}
-
-/// On Node any value may be a room, and `123` is another one than `"123"`. Here all rooms are texts.
-fn decode_room(value: &[u8]) -> Result<RoomName, DecodeError> {
-    if let Some(name) = msgpack::str_bytes(value) {
-        return str::from_utf8(name)
-            .map(RoomName::from)
-            .map_err(|_| DecodeError::Transcode(TranscodeError::InvalidUtf8));
-    }
-    let is_plain =
-        msgpack::is_number(value) || msgpack::is_nil(value) || msgpack::bool(value).is_some();
-    if !is_plain {
-        return Err(DecodeError::Shape("invalid room"));
-    }
-    Ok(msgpack_to_json(value, 0)?.json.into())
-}
-
-/// The flag `local` is without meaning on the wire: what was published is to be delivered.
-fn decode_flags(value: &[u8]) -> Result<Flags, DecodeError> {
-    let mut flags = Flags::default();
-    if msgpack::is_nil(value) {
-        return Ok(flags);
-    }
-    each_entry(value, |key, value| {
-        match key {
-            b"volatile" => flags.volatile = msgpack::bool(value) == Some(true),
-            b"compress" => flags.compress = msgpack::bool(value),
-            _ => {}
+        RequestBody::Fetch { selection } => writer.selection_entry(selection),
+        RequestBody::ServerEvent { data } => {
+            event::check_server_event(data)?;
+            writer.key("data");
+            writer.data(data)?;
         }
-        Ok(())
-    })?;
-    Ok(flags)
-}
-
-/// Calls `each` for every entry of a map whose key is a string.
-fn each_entry<'a>(
-    value: &'a [u8],
-    mut each: impl FnMut(&'a [u8], &'a [u8]) -> Result<(), DecodeError>,
-) -> Result<(), DecodeError> {
-    let mut reader = Reader::new(value);
-    for _ in 0..reader.map()? {
-        let (key, value) = (reader.value()?, reader.value()?);
-        if let Some(key) = msgpack::str_bytes(key) {
-            each(key, value)?;
+        RequestBody::Ask { selection, flags, data, timeout } => {
+            writer.key("packet");
+            write_packet(&mut writer, ns, data)?;
+            writer.opts_entry(selection, *flags, *timeout);
         }
     }
+    writer.close_map();
+    Ok(writer.finish())
+}
+
+/// Writes an answer.
+pub(crate) fn encode_response(
+    parser: ClusterParser,
+    uid: &str,
+    request_id: &str,
+    body: &ResponseBody,
+) -> Result<Vec<u8>, EncodeError> {
+    let answer = match body {
+        ResponseBody::ServerEvent(args) => event::first_argument(args)?,
+        ResponseBody::Ack(answer) => event::first_argument(&answer.args)?,
+        _ => None,
+    };
+    let mut writer = match body {
+        ResponseBody::Ack(_) => {
+            writer_for(parser, answer.as_ref().unwrap_or(&EventData::default()))
+        }
+        _ => Writer::json(),
+    };
+    let kind = match body {
+        ResponseBody::ServerEvent(_) => Some(SERVER_EVENT),
+        ResponseBody::ClientCount(_) => Some(CLIENT_COUNT),
+        ResponseBody::Ack(_) => Some(ACK),
+        _ => None,
+    };
+    let socket = match body {
+        ResponseBody::Ack(answer) => answer.socket.as_deref(),
+        _ => None,
+    };
+    let has_value = match body {
+        ResponseBody::ServerEvent(_) | ResponseBody::Ack(_) => answer.is_some(),
+        ResponseBody::Empty => false,
+        _ => true,
+    };
+    let optional = [kind.is_some(), has_value, socket.is_some()];
+    writer.open_map(2 + optional.into_iter().filter(|is_there| *is_there).count());
+    if let Some(kind) = kind {
+        writer.uint_entry("type", kind);
+    }
+    writer.str_entry("requestId", request_id);
+    match body {
+        ResponseBody::Sockets(sockets) => writer.sockets_entry(sockets)?,
+        ResponseBody::SocketIds(ids) => writer.rooms_entry("sockets", ids),
+        ResponseBody::Rooms(rooms) => writer.rooms_entry("rooms", rooms),
+        ResponseBody::ClientCount(count) => writer.uint_entry("clientCount", *count),
+        ResponseBody::ServerEvent(_) | ResponseBody::Ack(_) | ResponseBody::Empty => {}
+    }
+    if let Some(answer) = &answer {
+        writer.key(if matches!(body, ResponseBody::Ack(_)) { "packet" } else { "data" });
+        writer.data(answer)?;
+    }
+    writer.optional_entry("sid", socket);
+    writer.str_entry("uid", uid);
+    writer.close_map();
+    Ok(writer.finish())
+}
+
+fn writer_for(parser: ClusterParser, data: &EventData) -> Writer {
+    match parser {
+        ClusterParser::MessagePack => Writer::msgpack(data),
+        ClusterParser::Json => Writer::json(),
+    }
+}
+
+fn write_packet(writer: &mut Writer, ns: &str, data: &EventData) -> Result<(), EncodeError> {
+    writer.open_map(3);
+    writer.uint_entry("type", TYPE_EVENT);
+    writer.key("data");
+    writer.event(data)?;
+    writer.str_entry("nsp", ns);
+    writer.close_map();
     Ok(())
 }
 
-/// What a message on the request channel asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Request {
-    /// Our own request, which came back.
-    Own,
-    /// The selected sockets are to join rooms.
-    Join { selection: Selection, rooms: Vec<RoomName> },
-    /// The selected sockets are to leave rooms.
-    Leave { selection: Selection, rooms: Vec<RoomName> },
-    /// The selected sockets are to be disconnected.
-    Disconnect { selection: Selection, close: bool },
-    /// A kind that is not served.
-    Other,
+/// Reads a message from a broadcast channel of the namespace. In another encoding than that of the setting it
+/// means nothing, as on Node, where it does harm.
+pub(crate) fn decode_broadcast(
+    parser: ClusterParser,
+    payload: &[u8],
+    uid: &str,
+    ns: &str,
+) -> Result<Message, DecodeError> {
+    // As MessagePack these would be small numbers, which no message is.
+    let is_json = matches!(payload.first(), Some(b'[' | b'{'));
+    let parts = match (parser, is_json) {
+        (ClusterParser::MessagePack, false) => unpack_broadcast(payload, uid)?,
+        (ClusterParser::Json, true) => read_broadcast(payload, uid)?,
+        (ClusterParser::MessagePack, true) => return Ok(Message::Ignored),
+        // What is broken looks like MessagePack.
+        (ClusterParser::Json, false) => {
+            return unpack_broadcast(payload, uid).map(|_| Message::Ignored);
+        }
+    };
+    let Some([packet, opts]) = parts else { return Ok(Message::Own) };
+    let packet = event::decode_packet(packet)?;
+    if !packet.is_for(ns) {
+        return Ok(Message::Foreign);
+    }
+    let event::Opts { selection, flags, .. } = event::decode_opts(opts)?;
+    Ok(Message::Broadcast { selection, flags, data: packet.event()? })
 }
 
-/// Reads a message from the request channel. The first byte tells the encoding.
-pub(crate) fn decode_request(payload: &[u8], uid: &str) -> Result<Request, DecodeError> {
-    let request: Map<String, Value> = if payload.first() == Some(&b'{') {
-        serde_json::from_slice(payload).map_err(|_| DecodeError::Json)?
+/// Packet and options of a broadcast; nothing if it is our own, of which no more is read.
+fn unpack_broadcast<'a>(
+    payload: &'a [u8],
+    uid: &str,
+) -> Result<Option<[Value<'a>; 2]>, DecodeError> {
+    let mut reader = Reader::new(payload);
+    let elements = reader.array()?;
+    if elements < 3 {
+        return Err(TOO_SHORT);
+    }
+    if msgpack::str_bytes(reader.value()?) == Some(uid.as_bytes()) {
+        return Ok(None);
+    }
+    let parts = [Value::Msgpack(reader.value()?), Value::Msgpack(reader.value()?)];
+    for _ in 3..elements {
+        reader.value()?;
+    }
+    if reader.is_at_end() { Ok(Some(parts)) } else { Err(DecodeError::TrailingBytes) }
+}
+
+fn read_broadcast<'a>(payload: &'a [u8], uid: &str) -> Result<Option<[Value<'a>; 2]>, DecodeError> {
+    match Value::json(payload)?.elements()?.as_slice() {
+        [from, _, _, ..] if from.is_text(uid) => Ok(None),
+        [_, packet, opts, ..] => Ok(Some([*packet, *opts])),
+        _ => Err(TOO_SHORT),
+    }
+}
+
+const TOO_SHORT: DecodeError = DecodeError::Shape("fewer than three elements");
+
+/// Reads an object from the request or a response channel. What begins with `{` is JSON, and everything else is
+/// for the parser: `None` if that is another one than ours.
+fn read_object(parser: ClusterParser, payload: &[u8]) -> Result<Option<Value<'_>>, DecodeError> {
+    let value = Value::read(payload)?;
+    let is_readable = matches!(value, Value::Json(_)) || parser == ClusterParser::MessagePack;
+    Ok(is_readable.then_some(value))
+}
+
+/// Reads a message from the request channel of the namespace.
+pub(crate) fn decode_request(
+    parser: ClusterParser,
+    payload: &[u8],
+    uid: &str,
+    ns: &str,
+) -> Result<Message, DecodeError> {
+    let Some(value) = read_object(parser, payload)? else { return Ok(Message::Ignored) };
+    let entries = RequestEntries::read(value)?;
+    if entries.from.as_deref() == Some(uid) {
+        return Ok(Message::Own);
+    }
+    let body = match entries.kind {
+        Some(SOCKETS) => RequestBody::Sockets { rooms: entries.rooms()? },
+        Some(ALL_ROOMS) => RequestBody::Rooms,
+        Some(JOIN) => {
+            RequestBody::Join { selection: entries.selection()?, rooms: entries.named()? }
+        }
+        Some(LEAVE) => {
+            RequestBody::Leave { selection: entries.selection()?, rooms: entries.named()? }
+        }
+        Some(DISCONNECT) => {
+            let close = entries.close.and_then(Value::bool).unwrap_or(false);
+            RequestBody::Disconnect { selection: entries.selection()?, close }
+        }
+        Some(FETCH) => RequestBody::Fetch { selection: entries.selection()? },
+        Some(SERVER_EVENT) => {
+            RequestBody::ServerEvent { data: event::decode_server_event(entries.data)? }
+        }
+        Some(BROADCAST) => {
+            let packet = entries.packet.ok_or(DecodeError::Shape("request without packet"))?;
+            let packet = event::decode_packet(packet)?;
+            if !packet.is_for(ns) {
+                return Ok(Message::Foreign);
+            }
+            let opts = entries.opts.ok_or(DecodeError::Shape("request without opts"))?;
+            let event::Opts { selection, flags, timeout } = event::decode_opts(opts)?;
+            RequestBody::Ask { selection, flags, data: packet.event()?, timeout }
+        }
+        _ => return Ok(Message::Ignored),
+    };
+    Ok(Message::Request(Request { from: entries.from, id: entries.request_id, body }))
+}
+
+/// The entries that a request may have.
+#[derive(Default)]
+struct RequestEntries<'a> {
+    from: Option<String>,
+    request_id: Option<String>,
+    kind: Option<u64>,
+    opts: Option<Value<'a>>,
+    rooms: Option<Value<'a>>,
+    /// With `room`: the form of older adapters, for one socket and one room.
+    sid: Option<Value<'a>>,
+    room: Option<Value<'a>>,
+    close: Option<Value<'a>>,
+    data: Option<Value<'a>>,
+    packet: Option<Value<'a>>,
+}
+
+impl<'a> RequestEntries<'a> {
+    fn read(value: Value<'a>) -> Result<Self, DecodeError> {
+        let mut entries = RequestEntries::default();
+        value.each_entry(|key, value| {
+            match key {
+                b"uid" => entries.from = value.text().map(String::from),
+                b"requestId" => entries.request_id = value.text().map(String::from),
+                b"type" => entries.kind = value.uint(),
+                b"opts" => entries.opts = Some(value).filter(|opts| !opts.is_null()),
+                b"rooms" => entries.rooms = Some(value),
+                b"sid" => entries.sid = Some(value),
+                b"room" => entries.room = Some(value),
+                b"close" => entries.close = Some(value),
+                b"data" => entries.data = Some(value),
+                b"packet" => entries.packet = Some(value),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+
+    /// The sockets that `opts` selects, or the one with the id `sid`. What could select more than was meant is
+    /// worse than no request.
+    fn selection(&self) -> Result<Selection, DecodeError> {
+        match (self.opts, self.sid.and_then(Value::text)) {
+            (Some(opts), _) => Ok(event::decode_opts(opts)?.selection),
+            (None, Some(sid)) => {
+                Ok(Selection { rooms: vec![RoomName::from(&*sid)], except: Vec::new() })
+            }
+            (None, None) => Err(DecodeError::Shape("request without opts or sid")),
+        }
+    }
+
+    /// The rooms to join or leave: a list, one name, or `room`.
+    fn named(&self) -> Result<Vec<RoomName>, DecodeError> {
+        let rooms = self.rooms.or(self.room);
+        rooms.ok_or(DecodeError::Shape("request without rooms"))?.rooms_or_room()
+    }
+
+    fn rooms(&self) -> Result<Vec<RoomName>, DecodeError> {
+        self.rooms.map_or_else(|| Ok(Vec::new()), Value::rooms)
+    }
+}
+
+/// Reads a message from a response channel.
+pub(crate) fn decode_response(
+    parser: ClusterParser,
+    payload: &[u8],
+    uid: &str,
+) -> Result<Message, DecodeError> {
+    let Some(value) = read_object(parser, payload)? else { return Ok(Message::Ignored) };
+    let (mut from, mut request_id, mut kind) = (None, None, None);
+    let (mut sockets, mut rooms, mut data) = (None, None, None);
+    let (mut count, mut packet, mut sid) = (None, None, None);
+    value.each_entry(|key, value| {
+        match key {
+            b"uid" => from = value.text().map(String::from),
+            b"requestId" => request_id = value.text().map(String::from),
+            b"type" => kind = value.uint(),
+            b"sockets" => sockets = Some(value),
+            b"rooms" => rooms = Some(value),
+            b"data" => data = Some(value),
+            b"clientCount" => count = value.uint(),
+            b"packet" => packet = Some(value),
+            b"sid" => sid = Some(value),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    if from.as_deref() == Some(uid) {
+        return Ok(Message::Own);
+    }
+    let request_id = request_id.ok_or(DecodeError::Shape("response without id"))?;
+    let body = match (kind, sockets, rooms) {
+        (Some(SERVER_EVENT), ..) => ResponseBody::ServerEvent(event::decode_answer(data)?),
+        (Some(CLIENT_COUNT), ..) => {
+            ResponseBody::ClientCount(count.ok_or(DecodeError::Shape("count expected"))?)
+        }
+        (Some(ACK), ..) => ResponseBody::Ack(event::decode_ack(packet, sid)?),
+        (_, Some(sockets), _) if sockets.is_array() => decode_sockets(sockets)?,
+        (_, _, Some(rooms)) if rooms.is_array() => ResponseBody::Rooms(rooms.rooms()?),
+        _ => ResponseBody::Empty,
+    };
+    Ok(Message::Response(Response { request_id, from, body }))
+}
+
+/// What they are tells what was asked for.
+fn decode_sockets(sockets: Value<'_>) -> Result<ResponseBody, DecodeError> {
+    let is_id = |socket: &Value<'_>| socket.text().is_some();
+    if sockets.elements()?.first().is_some_and(is_id) {
+        Ok(ResponseBody::SocketIds(sockets.rooms()?))
     } else {
-        let decoded = msgpack_to_json(payload, usize::MAX)?;
-        if decoded.consumed != payload.len() {
-            return Err(DecodeError::TrailingBytes);
-        }
-        serde_json::from_str(&decoded.json).map_err(|_| DecodeError::Json)?
-    };
-    if request.get("uid").and_then(Value::as_str) == Some(uid) {
-        return Ok(Request::Own);
-    }
-    let Some(kind) = request.get("type").and_then(Value::as_u64) else {
-        return Ok(Request::Other);
-    };
-    Ok(match kind {
-        2 => Request::Join { selection: request_selection(&request)?, rooms: named(&request)? },
-        3 => Request::Leave { selection: request_selection(&request)?, rooms: named(&request)? },
-        4 => Request::Disconnect {
-            selection: request_selection(&request)?,
-            close: request.get("close").and_then(Value::as_bool).unwrap_or(false),
-        },
-        _ => Request::Other,
-    })
-}
-
-/// The sockets that `opts` selects, or in the form of older adapters the one with the id `sid`.
-fn request_selection(request: &Map<String, Value>) -> Result<Selection, DecodeError> {
-    match (request.get("opts"), request.get("sid")) {
-        (Some(Value::Object(opts)), _) => Ok(Selection {
-            rooms: request_rooms(opts.get("rooms"))?,
-            except: request_rooms(opts.get("except"))?,
-        }),
-        (None | Some(Value::Null), Some(Value::String(sid))) => {
-            Ok(Selection { rooms: vec![sid.as_str().into()], except: Vec::new() })
-        }
-        _ => Err(DecodeError::Shape("request without opts or sid")),
-    }
-}
-
-/// The rooms to join or leave: a list, one name, or in the form of older adapters `room`.
-fn named(request: &Map<String, Value>) -> Result<Vec<RoomName>, DecodeError> {
-    match (request.get("rooms"), request.get("room")) {
-        (Some(Value::Array(_)), _) => request_rooms(request.get("rooms")),
-        (Some(room), _) | (None, Some(room)) => Ok(vec![request_room(room)?]),
-        (None, None) => Err(DecodeError::Shape("request without rooms")),
-    }
-}
-
-fn request_rooms(value: Option<&Value>) -> Result<Vec<RoomName>, DecodeError> {
-    match value {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(rooms)) => rooms.iter().map(request_room).collect(),
-        Some(_) => Err(DecodeError::Shape("rooms must be a list")),
-    }
-}
-
-fn request_room(value: &Value) -> Result<RoomName, DecodeError> {
-    match value {
-        Value::String(name) => Ok(name.as_str().into()),
-        Value::Null | Value::Bool(_) => Ok(value.to_string().into()),
-        Value::Number(number) => {
-            let text = match number.as_f64().filter(|_| number.is_f64()) {
-                // JavaScript knows no difference between 1.0 and 1.
-                Some(float) => float.to_string(),
-                None => number.to_string(),
-            };
-            Ok(text.into())
-        }
-        Value::Array(_) | Value::Object(_) => Err(DecodeError::Shape("invalid room")),
+        Ok(ResponseBody::Sockets(event::decode_sockets(sockets)?))
     }
 }
 

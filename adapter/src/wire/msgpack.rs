@@ -1,6 +1,6 @@
 //! Just enough MessagePack to walk through a message; values inside of it are the business of `protocol`.
 
-use super::classic::DecodeError;
+use super::DecodeError;
 use protocol::msgpack::value_len;
 use rmp::Marker;
 
@@ -112,6 +112,11 @@ pub(super) fn push_str(out: &mut Vec<u8>, text: &str) {
 
 pub(super) fn push_bool(out: &mut Vec<u8>, value: bool) {
     out.push(if value { 0xc3 } else { 0xc2 });
+}
+
+pub(super) fn push_uint(out: &mut Vec<u8>, number: u64) {
+    // Writing to a vector cannot fail.
+    let _ = rmp::encode::write_uint(out, number);
 }
 
 /// Writes the shortest header for a length; what has 2^32 elements does not fit into a frame.

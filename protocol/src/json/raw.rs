@@ -1,8 +1,9 @@
 //! JSON values as the text they were written in.
 
-use std::ops::Deref;
+use std::{borrow::Cow, ops::Deref};
 
 use super::{JsonError, Reader};
+use crate::MESSAGE_DEPTH_MAX;
 
 /// The text of one JSON value, without white space around it.
 ///
@@ -20,11 +21,24 @@ impl<'a> RawJson<'a> {
         Self::read(text).ok()
     }
 
+    /// Checks a text as [`parse`](Self::parse) does, but it may be as deep as a message between servers.
+    pub fn parse_message(text: &'a str) -> Option<Self> {
+        Self::read_with(Reader::within(text, MESSAGE_DEPTH_MAX)).ok()
+    }
+
     pub(crate) fn read(text: &'a str) -> Result<Self, JsonError> {
-        let mut reader = Reader::new(text);
+        Self::read_with(Reader::new(text))
+    }
+
+    fn read_with(mut reader: Reader<'a>) -> Result<Self, JsonError> {
         let value = reader.value()?;
         reader.end()?;
         Ok(value)
+    }
+
+    /// Reads what has been checked already, its depth too.
+    fn reader(self) -> Reader<'a> {
+        Reader::within(self.0, usize::MAX)
     }
 
     /// Takes a text that a [`Reader`] has just gone over.
@@ -49,8 +63,57 @@ impl<'a> RawJson<'a> {
         found.map_err(|_| NoParts)
     }
 
+    /// The text of a string; `None` if the value is something else.
+    pub fn text(self) -> Option<Cow<'a, str>> {
+        let mut reader = self.reader();
+        match reader.peek() {
+            Ok(b'"') => Some(reader.string().ok()?.unescape()),
+            _ => None,
+        }
+    }
+
+    /// The elements of an array.
+    pub fn elements(self) -> Result<RawValues<'a>, NoParts> {
+        if !self.0.starts_with('[') {
+            return Err(NoParts);
+        }
+        let mut values = RawValues::default();
+        let mut reader = self.reader();
+        let mut read = || -> Result<(), JsonError> {
+            let mut more = reader.open(b']')?;
+            while more {
+                values.push(reader.value()?);
+                more = reader.more(b']')?;
+            }
+            Ok(())
+        };
+        // The text has been checked before.
+        read().map_err(|_| NoParts)?;
+        Ok(values)
+    }
+
+    /// Calls `each` for the members of an object in their order, until it fails.
+    pub fn each_member<E: From<NoParts>>(
+        self,
+        mut each: impl FnMut(&str, RawJson<'a>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if !self.0.starts_with('{') {
+            return Err(NoParts.into());
+        }
+        let mut reader = self.reader();
+        // The text has been checked before.
+        let mut more = reader.open(b'}').map_err(|_| NoParts)?;
+        while more {
+            let key = reader.key().map_err(|_| NoParts)?;
+            let value = reader.value().map_err(|_| NoParts)?;
+            each(&key.unescape(), value)?;
+            more = reader.more(b'}').map_err(|_| NoParts)?;
+        }
+        Ok(())
+    }
+
     fn member(self, name: &str) -> Result<Option<Self>, JsonError> {
-        let mut reader = Reader::new(self.0);
+        let mut reader = self.reader();
         let mut found = None;
         let mut more = reader.open(b'}')?;
         while more {
@@ -66,7 +129,7 @@ impl<'a> RawJson<'a> {
     }
 
     fn element(self, index: usize) -> Result<Option<Self>, JsonError> {
-        let mut reader = Reader::new(self.0);
+        let mut reader = self.reader();
         let mut more = reader.open(b']')?;
         let mut at = 0;
         while more {

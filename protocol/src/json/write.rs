@@ -20,8 +20,8 @@ pub(crate) fn push_f64(out: &mut String, number: f64) {
     };
 }
 
-/// Appends a string in quotes, with the escapes that JSON asks for.
-pub(crate) fn push_quoted(out: &mut String, text: &str) {
+/// Appends a string in quotes, with the escapes that JSON asks for, as `JSON.stringify` writes them.
+pub fn push_quoted(out: &mut String, text: &str) {
     out.reserve(text.len() + 2);
     out.push('"');
     let needs_escape = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
@@ -43,6 +43,8 @@ pub(crate) fn push_quoted(out: &mut String, text: &str) {
             b'\n' => "\\n",
             b'\r' => "\\r",
             b'\t' => "\\t",
+            0x08 => "\\b",
+            0x0c => "\\f",
             _ => {
                 // Writing to a String cannot fail.
                 let _ = write!(out, "\\u{byte:04x}");

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rmp::Marker;
 
 use super::TranscodeError;
-use crate::{DEPTH_MAX, json, socket};
+use crate::{DEPTH_MAX, MESSAGE_DEPTH_MAX, json, socket};
 
 /// Bytes reserved for the JSON text before it is written.
 const CAPACITY_MAX: usize = 64 * 1024;
@@ -36,7 +36,7 @@ pub fn msgpack_to_json(value: &[u8], attachments_max: usize) -> Result<Decoded, 
 
 /// Gives the length in bytes of the MessagePack value at the start of `value`, so that it can be skipped.
 ///
-/// It checks lengths and depth, but not strings and keys.
+/// It checks lengths and depth, but not strings and keys. The value may be as deep as a message between servers.
 pub fn value_len(value: &[u8]) -> Result<usize, TranscodeError> {
     let mut cursor = Cursor::new(value);
     cursor.skip(0)?;
@@ -202,7 +202,7 @@ impl<'a> Cursor<'a> {
             Head::Map(count) => count.saturating_mul(2),
             _ => return Ok(()),
         };
-        if depth == DEPTH_MAX {
+        if depth == MESSAGE_DEPTH_MAX {
             return Err(TranscodeError::TooDeep);
         }
         for _ in 0..children {

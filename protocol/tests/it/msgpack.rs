@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use protocol::{
-    DEPTH_MAX,
+    DEPTH_MAX, MESSAGE_DEPTH_MAX,
     msgpack::{
         TranscodeError, decode_packet, encode_packet, json_to_msgpack, msgpack_to_json, value_len,
     },
@@ -269,11 +269,16 @@ fn nesting_has_the_same_limit_in_both_directions() {
         bytes.extend_from_slice(&[0xc4, 1, 1]);
         assert_eq!(decode(&bytes).is_ok(), is_legal, "{depth}");
     }
-    for (depth, is_legal) in [(DEPTH_MAX, true), (DEPTH_MAX + 1, false), (100_000, false)] {
+    for (depth, is_legal) in [
+        (DEPTH_MAX, true),
+        (DEPTH_MAX + 1, false),
+        (MESSAGE_DEPTH_MAX + 1, false),
+        (100_000, false),
+    ] {
         let mut bytes = vec![0x91; depth];
         bytes.push(0xc0);
         assert_eq!(decode(&bytes).is_ok(), is_legal, "{depth}");
-        assert_eq!(value_len(&bytes).is_ok(), is_legal, "{depth}");
+        assert_eq!(value_len(&bytes).is_ok(), depth <= MESSAGE_DEPTH_MAX, "{depth}");
         let json = format!("{}null{}", "[".repeat(depth), "]".repeat(depth));
         assert_eq!(encode(&json, &[]).is_ok(), is_legal, "{depth}");
     }

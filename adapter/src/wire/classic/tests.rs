@@ -2,7 +2,7 @@ use super::*;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use std::{fs, path::Path};
 
 /// A recorded or hand-made message.
@@ -10,22 +10,30 @@ struct Vector {
     name: String,
     channel: String,
     payload: Vec<u8>,
-    meaning: Value,
+    meaning: Json,
 }
 
-fn file(name: &str) -> Value {
+fn file(name: &str) -> Json {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
     serde_json::from_str(&text).expect("vectors are JSON")
 }
 
-fn vector(name: &Value, value: &Value) -> Option<Vector> {
-    let text = |value: &Value| Some(value.as_str()?.to_owned());
+fn vector(name: &Json, value: &Json) -> Option<Vector> {
+    let text = |value: &Json| Some(value.as_str()?.to_owned());
     Some(Vector {
         name: text(name)?,
         channel: text(&value["channel"])?,
         payload: BASE64_STANDARD.decode(value["payload_base64"].as_str()?).expect("base64"),
         meaning: value["meaning"].clone(),
+    })
+}
+
+/// What a request asks for; nothing if it is none.
+fn asked(payload: &[u8], uid: &str) -> Result<Option<RequestBody>, DecodeError> {
+    Ok(match decode_request(ClusterParser::MessagePack, payload, uid, "/")? {
+        Message::Request(request) => Some(request.body),
+        _ => None,
     })
 }
 
@@ -39,18 +47,18 @@ fn captured(name: &str, channel: &str) -> Vec<Vector> {
 }
 
 fn decoded(vector: &Vector, ns: &str) -> (Selection, Flags, EventData) {
-    match decode_broadcast(&vector.payload, "nobody", ns) {
-        Ok(Broadcast::Event { selection, flags, data }) => (selection, flags, data),
+    match decode_broadcast(ClusterParser::MessagePack, &vector.payload, "nobody", ns) {
+        Ok(Message::Broadcast { selection, flags, data }) => (selection, flags, data),
         other => panic!("{}: {other:?}", vector.name),
     }
 }
 
 /// The JSON that clients get for the meaning of a vector, binaries apart.
-fn as_clients_see(meaning: &Value, attachments: &mut Vec<Bytes>) -> Value {
+fn as_clients_see(meaning: &Json, attachments: &mut Vec<Bytes>) -> Json {
     match meaning {
-        Value::Array(items) => items.iter().map(|item| as_clients_see(item, attachments)).collect(),
-        Value::Object(map) => {
-            let text = |key: &str| map.get(key).and_then(Value::as_str);
+        Json::Array(items) => items.iter().map(|item| as_clients_see(item, attachments)).collect(),
+        Json::Object(map) => {
+            let text = |key: &str| map.get(key).and_then(Json::as_str);
             if let Some(bin) = text("$bin") {
                 let num = attachments.len();
                 attachments.push(BASE64_STANDARD.decode(bin).expect("base64").into());
@@ -72,9 +80,9 @@ fn as_clients_see(meaning: &Value, attachments: &mut Vec<Bytes>) -> Value {
     }
 }
 
-fn room_names(rooms: &Value) -> Vec<String> {
+fn room_names(rooms: &Json) -> Vec<String> {
     let rooms = rooms.as_array().expect("a list of rooms");
-    let name = |room: &Value| room.as_str().map_or_else(|| room.to_string(), str::to_owned);
+    let name = |room: &Json| room.as_str().map_or_else(|| room.to_string(), str::to_owned);
     rooms.iter().map(name).collect()
 }
 
@@ -86,7 +94,7 @@ fn check_meaning(vector: &Vector) {
     let (selection, flags, data) = decoded(vector, ns);
     let mut attachments = Vec::new();
     let expected = as_clients_see(&packet["data"], &mut attachments);
-    let json: Value = serde_json::from_str(&data.json).expect("decoded data is JSON");
+    let json: Json = serde_json::from_str(&data.json).expect("decoded data is JSON");
     assert_eq!(json, expected, "{}", vector.name);
     assert_eq!(data.attachments, attachments, "{}", vector.name);
     let names = |rooms: &[RoomName]| rooms.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -132,11 +140,14 @@ fn what_node_writes_is_written_byte_for_byte() {
         let uid = vector.meaning[0].as_str().expect("a uid");
         let ns = vector.meaning[1]["nsp"].as_str().expect("a namespace");
         let (selection, flags, data) = decoded(&vector, ns);
-        let encoded = encode_broadcast(uid, ns, &selection, flags, &data).expect("encodes");
+        let encoded =
+            encode_broadcast(ClusterParser::MessagePack, uid, ns, &selection, flags, &data)
+                .expect("encodes");
         if encoded != vector.payload {
             different.push(vector.name.clone());
         }
-        let channel = crate::wire::channel::Channels::new("socket.io", ns).broadcast(&selection);
+        let channel =
+            crate::wire::channel::Channels::classic("socket.io", ns, uid).broadcast(&selection);
         assert_eq!(channel, vector.channel, "{}", vector.name);
     }
     different.sort_unstable();
@@ -147,8 +158,8 @@ fn what_node_writes_is_written_byte_for_byte() {
 #[test]
 fn broadcasts_in_json_are_seen_as_such() {
     for vector in captured("classic-json-parser.json", "socket.io#") {
-        let decoded = decode_broadcast(&vector.payload, "nobody", "/");
-        assert!(matches!(decoded, Ok(Broadcast::Json)), "{}", vector.name);
+        let decoded = decode_broadcast(ClusterParser::MessagePack, &vector.payload, "nobody", "/");
+        assert!(matches!(decoded, Ok(Message::Ignored)), "{}", vector.name);
     }
 }
 
@@ -163,18 +174,18 @@ fn hand_made_messages_are_treated_as_node_does_or_better() {
         });
         let uid = own.unwrap_or("nobody");
         if vector.channel.starts_with("socket.io#") {
-            match decode_broadcast(&vector.payload, uid, "/") {
-                Ok(Broadcast::Event { .. }) => "delivered",
-                Ok(Broadcast::Own) => "own",
-                Ok(Broadcast::Foreign) => "foreign",
-                Ok(Broadcast::Json) => "json",
+            match decode_broadcast(ClusterParser::MessagePack, &vector.payload, uid, "/") {
+                Ok(Message::Broadcast { .. }) => "delivered",
+                Ok(Message::Own) => "own",
+                Ok(Message::Foreign) => "foreign",
+                Ok(_) => "json",
                 Err(_) => "malformed",
             }
         } else {
-            match decode_request(&vector.payload, uid) {
-                Ok(Request::Own) => "own",
-                Ok(Request::Other) => "ignored",
-                Ok(_) => "applied",
+            match decode_request(ClusterParser::MessagePack, &vector.payload, uid, "/") {
+                Ok(Message::Own) => "own",
+                Ok(Message::Request(_)) => "applied",
+                Ok(_) => "ignored",
                 Err(_) => "malformed",
             }
         }
@@ -186,7 +197,21 @@ fn hand_made_messages_are_treated_as_node_does_or_better() {
             outcomes.entry(outcome(&vector)).or_default().push(vector.name);
         }
     }
-    let applied = ["request-remote-join-legacy", "request-join-rooms-string", "request-disconnect"];
+    let applied = [
+        "request-fetch-empty-opts",
+        "request-fetch-as-msgpack",
+        "request-fetch-no-match",
+        "request-all-rooms",
+        "request-all-rooms-no-id",
+        "request-sockets-legacy",
+        "request-remote-join-legacy",
+        "request-join-rooms-string",
+        "request-sse",
+        "request-sse-msgpack-binary",
+        "request-broadcast-ack-json",
+        "request-disconnect",
+        "sse-reserved-event",
+    ];
     assert_eq!(outcomes["applied"], applied);
     let own =
         ["own-uid", "request-join-own-uid", "request-sse-own-uid", "request-broadcast-ack-own-uid"];
@@ -204,6 +229,8 @@ fn hand_made_messages_are_treated_as_node_does_or_better() {
         "request-garbage",
         "request-leading-space",
         "request-msgpack-null",
+        "request-fetch-without-opts",
+        "request-sse-no-data",
     ];
     assert_eq!(outcomes["malformed"], malformed);
     assert!(
@@ -225,51 +252,51 @@ fn requests_of_node_servers_and_emitters_are_understood() {
         let all = captured("classic.json", "socket.io-request#");
         let emitted = captured("emitter-classic.json", "socket.io-request#");
         let vector = all.into_iter().chain(emitted).find(|vector| vector.name == name);
-        decode_request(&vector.expect(name).payload, "nobody").expect(name)
+        asked(&vector.expect(name).payload, "nobody").expect(name).expect(name)
     };
     let names = |names: &[&str]| names.iter().map(|name| RoomName::from(*name)).collect::<Vec<_>>();
     let selection =
         |rooms: &[&str], except: &[&str]| Selection { rooms: names(rooms), except: names(except) };
-    let join = |selection, rooms: &[&str]| Request::Join { selection, rooms: names(rooms) };
+    let join = |selection, rooms: &[&str]| RequestBody::Join { selection, rooms: names(rooms) };
     assert_eq!(read("sockets-join-all"), join(selection(&[], &[]), &["j1"]));
     let filtered = selection(&["room2"], &["room3"]);
     assert_eq!(read("sockets-join-filtered"), join(filtered, &["j2", "j3"]));
     let filtered = selection(&["room1"], &["room3"]);
     assert_eq!(read("emitter-sockets-join"), join(filtered, &["e1", "e2"]));
-    let leave = |selection, rooms: &[&str]| Request::Leave { selection, rooms: names(rooms) };
+    let leave = |selection, rooms: &[&str]| RequestBody::Leave { selection, rooms: names(rooms) };
     assert_eq!(read("sockets-leave-filtered"), leave(selection(&["j2"], &[]), &["j2", "j3"]));
     assert_eq!(read("emitter-sockets-leave"), leave(selection(&["e1"], &[]), &["e1"]));
     let everybody = selection(&[], &[]);
-    let disconnect = Request::Disconnect { selection: everybody, close: true };
+    let disconnect = RequestBody::Disconnect { selection: everybody, close: true };
     assert_eq!(read("disconnect-all-close"), disconnect);
     assert_eq!(read("emitter-disconnect-close"), disconnect);
-    assert_eq!(read("fetch-all.2"), Request::Other);
-    assert_eq!(read("ack-binary.1"), Request::Other);
+    assert_eq!(read("fetch-all.2"), RequestBody::Fetch { selection: selection(&[], &[]) });
+    assert!(matches!(read("ack-binary.1"), RequestBody::Ask { .. }));
 }
 
 #[test]
 fn requests_of_older_adapters_are_understood() {
-    let read = |text: &str| decode_request(text.as_bytes(), "me").expect(text);
+    let read = |text: &str| asked(text.as_bytes(), "me").expect(text).expect(text);
     let selection = || Selection { rooms: vec!["s".into()], except: vec![] };
     let rooms = || vec![RoomName::from("r")];
     assert_eq!(
         read(r#"{"requestId":"q","type":2,"sid":"s","room":"r"}"#),
-        Request::Join { selection: selection(), rooms: rooms() }
+        RequestBody::Join { selection: selection(), rooms: rooms() }
     );
     assert_eq!(
         read(r#"{"requestId":"q","type":3,"sid":"s","room":"r"}"#),
-        Request::Leave { selection: selection(), rooms: rooms() }
+        RequestBody::Leave { selection: selection(), rooms: rooms() }
     );
     assert_eq!(
         read(r#"{"requestId":"q","type":4,"sid":"s","close":true}"#),
-        Request::Disconnect { selection: selection(), close: true }
+        RequestBody::Disconnect { selection: selection(), close: true }
     );
 }
 
 #[test]
 fn rooms_that_are_no_texts_become_texts() {
     let request = br#"{"type":2,"opts":{"rooms":[1,1.5,2.0,null,true,"x"]},"rooms":[-7]}"#;
-    let Ok(Request::Join { selection, rooms }) = decode_request(request, "me") else {
+    let Ok(Some(RequestBody::Join { selection, rooms })) = asked(request, "me") else {
         panic!("a join expected");
     };
     assert_eq!(selection.rooms, ["1", "1.5", "2", "null", "true", "x"].map(RoomName::from));
@@ -277,7 +304,7 @@ fn rooms_that_are_no_texts_become_texts() {
 
     let mut value = vec![0x96];
     value.extend(b"\x01\xcb\x3f\xf8\0\0\0\0\0\0\xcb\x40\0\0\0\0\0\0\0\xc0\xc3\xa1x");
-    let rooms = decode_rooms(&value).expect("all of these are rooms");
+    let rooms = Value::Msgpack(&value).rooms().expect("all of these are rooms");
     assert_eq!(rooms, ["1", "1.5", "2", "null", "true", "x"].map(RoomName::from));
 }
 
@@ -293,7 +320,7 @@ fn requests_of_which_the_selection_is_unclear_are_refused() {
         r#"{"type":2,"sid":1,"room":"a"}"#,
         r#"{"type":2"#,
     ] {
-        assert!(decode_request(request.as_bytes(), "me").is_err(), "{request}");
+        assert!(asked(request.as_bytes(), "me").is_err(), "{request}");
     }
 }
 
@@ -304,7 +331,15 @@ fn event(json: &str, n_attachments: usize) -> EventData {
 #[test]
 fn what_would_hurt_node_or_its_clients_is_not_written() {
     let write = |data: &EventData| {
-        encode_broadcast("me", "/", &Selection::default(), Flags::default(), data).is_ok()
+        encode_broadcast(
+            ClusterParser::MessagePack,
+            "me",
+            "/",
+            &Selection::default(),
+            Flags::default(),
+            data,
+        )
+        .is_ok()
     };
     for json in [r#"["a"]"#, "[1]", r#"["a",{"_placeholder":true,"num":0}]"#] {
         assert!(write(&event(json, 0)), "{json}");
@@ -332,7 +367,10 @@ fn events_that_clients_close_their_connection_on_are_refused() {
         payload
     };
     let is_event = |name: &[u8]| {
-        matches!(decode_broadcast(&packed(name), "me", "/"), Ok(Broadcast::Event { .. }))
+        matches!(
+            decode_broadcast(ClusterParser::MessagePack, &packed(name), "me", "/"),
+            Ok(Message::Broadcast { .. })
+        )
     };
     assert!(is_event(b"\xa2ev") && is_event(b"\x07"));
     assert!(!is_event(b"\xaadisconnect") && !is_event(b"\xc0") && !is_event(b"\x90"));
@@ -343,10 +381,17 @@ fn long_lists_and_deep_values_do_no_harm() {
     let rooms: Vec<RoomName> = (0..100_000).map(|number| format!("room{number}").into()).collect();
     let selection = Selection { rooms, except: vec!["x".into()] };
     let data = event(r#"["ev",1]"#, 0);
-    let payload =
-        encode_broadcast("you", "/a", &selection, Flags::default(), &data).expect("encodes");
-    match decode_broadcast(&payload, "me", "/a") {
-        Ok(Broadcast::Event { selection: read, data: event, .. }) => {
+    let payload = encode_broadcast(
+        ClusterParser::MessagePack,
+        "you",
+        "/a",
+        &selection,
+        Flags::default(),
+        &data,
+    )
+    .expect("encodes");
+    match decode_broadcast(ClusterParser::MessagePack, &payload, "me", "/a") {
+        Ok(Message::Broadcast { selection: read, data: event, .. }) => {
             assert_eq!((read, event), (selection, data));
         }
         other => panic!("{other:?}"),
@@ -359,11 +404,11 @@ fn long_lists_and_deep_values_do_no_harm() {
     for payload in
         [deep(b"\x91"), deep(b"\x81\xa1a"), vec![0x91; 10_000], vec![0xdd, 255, 255, 255, 255]]
     {
-        assert!(decode_broadcast(&payload, "me", "/").is_err());
-        assert!(decode_request(&payload, "me").is_err());
+        assert!(decode_broadcast(ClusterParser::MessagePack, &payload, "me", "/").is_err());
+        assert!(asked(&payload, "me").is_err());
     }
     let json = [r#"{"type":2,"opts":"#, &"[".repeat(10_000)].concat();
-    assert!(decode_request(json.as_bytes(), "me").is_err());
+    assert!(asked(json.as_bytes(), "me").is_err());
 }
 
 /// A small generator of the same numbers for the same seed.
@@ -395,16 +440,16 @@ fn a_hundred_thousand_broken_messages_are_survived() {
                 _ => payload.insert(at.min(payload.len()), numbers.next(256) as u8),
             }
         }
-        let _ = decode_broadcast(&payload, "me", "/");
-        let _ = decode_request(&payload, "me");
+        let _ = decode_broadcast(ClusterParser::MessagePack, &payload, "me", "/");
+        let _ = asked(&payload, "me");
     }
 }
 
 proptest! {
     #[test]
     fn random_bytes_are_survived(payload in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = decode_broadcast(&payload, "me", "/");
-        let _ = decode_request(&payload, "me");
+        let _ = decode_broadcast(ClusterParser::MessagePack, &payload, "me", "/");
+        let _ = asked(&payload, "me");
     }
 
     #[test]
@@ -421,11 +466,11 @@ proptest! {
         let flags = Flags { volatile, compress, local: false };
         let json = json!(["ev", text, {"_placeholder": true, "num": 0}]).to_string();
         let data = EventData { json: json.into(), attachments: vec![binary.into()] };
-        let payload = encode_broadcast("you", "/ns", &selection, flags, &data).expect("encodes");
-        match decode_broadcast(&payload, "me", "/ns") {
-            Ok(Broadcast::Event { selection: read, flags: read_flags, data: read_data }) => {
+        let payload = encode_broadcast(ClusterParser::MessagePack, "you", "/ns", &selection, flags, &data).expect("encodes");
+        match decode_broadcast(ClusterParser::MessagePack, &payload, "me", "/ns") {
+            Ok(Message::Broadcast { selection: read, flags: read_flags, data: read_data }) => {
                 // A character has more than one form in JSON text.
-                let value = |data: &EventData| -> Value { data.json.parse().expect("JSON") };
+                let value = |data: &EventData| -> Json { data.json.parse().expect("JSON") };
                 prop_assert_eq!(value(&read_data), value(&data));
                 prop_assert_eq!(read_data.attachments, data.attachments);
                 prop_assert_eq!((read, read_flags), (selection, flags));
