@@ -3,7 +3,7 @@
 use crate::{
     AdapterConfig, AdapterError, AdapterMetrics, Flags, GapCause, LinkState, Local, LostReason,
     Published, Selection,
-    bus::{Bus, Frame, Inbox, Item, Losses},
+    bus::{Bus, Frame, Inbox, Item, Losses, Topic},
     wire::{
         DecodeError, Message, RequestBody,
         channel::{self, Addressed, Channels},
@@ -111,7 +111,7 @@ impl<L: Local> Classic<L> {
             inbox: Arc::new(Inbox::new(&self.config, depth)),
             is_consumed: false.into(),
         };
-        self.bus.open(namespace.patterns(), &namespace.inbox);
+        self.bus.open(&namespace.topics(), &namespace.inbox);
         namespaces.insert(name.to_owned(), Arc::new(namespace));
         drop(namespaces);
         self.opened.notify_one();
@@ -121,7 +121,7 @@ impl<L: Local> Classic<L> {
         let mut namespaces = self.namespaces();
         if let Some(namespace) = namespaces.remove(name) {
             // Under the lock, so that a namespace that is opened again at once keeps its own patterns.
-            self.bus.close(&namespace.patterns());
+            self.bus.close(&namespace.topics());
             namespace.inbox.close();
         }
     }
@@ -337,8 +337,9 @@ impl<L: Local> Classic<L> {
 }
 
 impl Namespace {
-    fn patterns(&self) -> Vec<String> {
-        vec![self.channels.broadcast_pattern(), self.channels.request_pattern()]
+    fn topics(&self) -> Vec<Topic> {
+        let patterns = [self.channels.broadcast_pattern(), self.channels.request_pattern()];
+        patterns.map(Topic::pattern).into()
     }
 }
 

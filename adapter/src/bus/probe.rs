@@ -3,13 +3,16 @@
 //! A connection can look alive and be deaf: half-open behind a firewall, on a server that was cut off from its
 //! master, or with a subscription that got lost. TCP finds out late or never.
 
-use super::redis::{self as connections, LinkError};
+use super::{connector::check_role, error::LinkError, topic::TopicKind};
 use crate::AdapterMetrics;
 use prometheus::{Histogram, IntCounter};
 use redis::aio::MultiplexedConnection;
 use std::{
     convert::Infallible,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -22,7 +25,8 @@ const MISSES_MAX: u32 = 1;
 
 /// Sends probes and waits for them.
 pub(super) struct Probe {
-    channel: String,
+    kind: TopicKind,
+    channel: RwLock<Arc<str>>,
     /// What all probes of this node begin with.
     prefix: String,
     sent: AtomicU64,
@@ -34,13 +38,15 @@ pub(super) struct Probe {
 
 impl Probe {
     pub(super) fn new(
-        channel: String,
+        kind: TopicKind,
+        channel: &str,
         uid: &str,
         interval: Duration,
         metrics: &AdapterMetrics,
     ) -> Self {
         Self {
-            channel,
+            kind,
+            channel: RwLock::new(channel.into()),
             prefix: format!(r#"{{"uid":"{uid}","probe":"#),
             sent: AtomicU64::new(0),
             seen: watch::Sender::new(0),
@@ -51,8 +57,23 @@ impl Probe {
     }
 
     /// The channel of all nodes' probes.
-    pub(super) fn channel(&self) -> &str {
-        &self.channel
+    pub(super) fn channel(&self) -> Arc<str> {
+        Arc::clone(&self.channel.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Uses another channel from now on.
+    pub(super) fn set_channel(&self, channel: &str) {
+        *self.channel.write().unwrap_or_else(PoisonError::into_inner) = channel.into();
+    }
+
+    /// Whether probes come on ordinary channels or on those of sharded pub/sub.
+    pub(super) fn kind(&self) -> TopicKind {
+        self.kind
+    }
+
+    /// Whether probes come on this channel.
+    pub(super) fn is_channel(&self, kind: TopicKind, channel: &[u8]) -> bool {
+        kind == self.kind && self.channel().as_bytes() == channel
     }
 
     /// Takes a message from the channel. Those of other nodes are none of our business.
@@ -80,10 +101,11 @@ impl Probe {
         let started = Instant::now();
         let round_trip = async {
             // A master that was demoted hears its own publishes, and nobody else does.
-            connections::check_role(connection).await?;
-            let publish = redis::cmd("PUBLISH").arg(&self.channel).arg(payload).to_owned();
+            check_role(connection).await?;
+            let (command, channel) = (self.kind.publish(), self.channel());
+            let publish = redis::cmd(command).arg(&*channel).arg(payload).to_owned();
             let published: redis::RedisResult<i64> = publish.query_async(connection).await;
-            published.map_err(|error| LinkError::of_channel("PUBLISH", &self.channel, error))?;
+            published.map_err(|error| LinkError::of_channel(command, &channel, error))?;
             // The sender lives as long as `self`.
             let _ = seen.wait_for(|seen| *seen >= number).await;
             Ok(())
@@ -132,7 +154,7 @@ mod tests {
     #[test]
     fn only_own_probes_are_seen() {
         let metrics = AdapterMetrics::register(&Registry::new()).expect("no name is taken");
-        let probe = Probe::new("c".into(), "me", Duration::from_secs(3), &metrics);
+        let probe = Probe::new(TopicKind::Channel, "c", "me", Duration::from_secs(3), &metrics);
         let seen_after = |payload: &str| {
             probe.arrived(payload.as_bytes());
             *probe.seen.borrow()

@@ -1,6 +1,6 @@
 //! Publishes in order over one connection.
 
-use super::redis::LinkError;
+use super::{error::LinkError, topic::TopicKind};
 use crate::{AdapterConfig, AdapterMetrics, LostReason};
 use prometheus::{IntCounter, IntGauge};
 use redis::{Value, aio::MultiplexedConnection};
@@ -22,6 +22,8 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// The messages that wait to be published.
 pub(super) struct PublishQueue {
+    /// `PUBLISH` or `SPUBLISH`.
+    command: &'static str,
     state: Mutex<State>,
     /// Something came, or something was answered.
     changed: Notify,
@@ -54,10 +56,11 @@ struct Metrics {
 }
 
 impl PublishQueue {
-    pub(super) fn new(config: &AdapterConfig, metrics: &AdapterMetrics) -> Self {
+    pub(super) fn new(kind: TopicKind, config: &AdapterConfig, metrics: &AdapterMetrics) -> Self {
         let result = |result| metrics.cluster_published_total.with_label_values(&[result]);
         metrics.publish_queue_limit.set(config.publish_queue_frames as i64);
         Self {
+            command: kind.publish(),
             state: Mutex::default(),
             changed: Notify::new(),
             idle: Notify::new(),
@@ -112,7 +115,7 @@ impl PublishQueue {
     ) -> Result<(), LinkError> {
         let mut pipeline = redis::Pipeline::with_capacity(batch.len());
         for frame in batch {
-            pipeline.cmd("PUBLISH").arg(&frame.channel).arg(&frame.payload);
+            pipeline.cmd(self.command).arg(&frame.channel).arg(&frame.payload);
         }
         // Also when this future is dropped half-way: then nobody knows the result.
         let mut answered = Unanswered { queue: self, left: batch.len() };
@@ -122,7 +125,7 @@ impl PublishQueue {
             // find out, and until then each batch takes this long.
             Err(error) if error.is_timeout() => return Ok(()),
             Err(error) => {
-                return Err(LinkError::of_channel("PUBLISH", &batch[0].channel, error));
+                return Err(LinkError::of_channel(self.command, &batch[0].channel, error));
             }
         };
         for (answer, frame) in answers.into_iter().zip(batch) {
@@ -142,7 +145,7 @@ impl PublishQueue {
     /// A missing grant for one namespace must not take the link from the others; it is told each time, as the
     /// log is the only place where it can be seen.
     fn refused(&self, channel: &str, error: redis::RedisError) -> Result<(), LinkError> {
-        match LinkError::of_channel("PUBLISH", channel, error) {
+        match LinkError::of_channel(self.command, channel, error) {
             error @ LinkError::NotPermitted { .. } => {
                 tracing::error!(event = "publish_refused", %error, "Redis refused a message");
                 Ok(())

@@ -1,39 +1,42 @@
-//! Receives, and keeps Redis informed of what is to be received.
+//! The connection that receives.
 
 use super::{
-    inbox::{Frame, Inbox},
+    connector::Connector,
+    error::LinkError,
+    inbox::Frame,
     probe::Probe,
-    redis::{Connector, LinkError},
+    subscriptions::{Changes, Subscriptions},
+    topic::{Names, TopicKind},
 };
-use crate::{AdapterConfig, AdapterMetrics};
+use crate::{AdapterConfig, AdapterMetrics, wire::channel::escape_glob};
+use futures_util::future::try_join_all;
 use prometheus::IntCounter;
-use redis::{Client, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    convert::Infallible,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+use redis::{Client, PushInfo, PushKind, Value, aio::MultiplexedConnection};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// How many patterns go into one command.
-const PATTERNS_PER_COMMAND: usize = 256;
+/// How many topics go into one command, or one pipeline where each needs a command of its own.
+const TOPICS_PER_COMMAND: usize = 256;
+/// How many commands may be under way: enough to make the round trip not matter.
+const COMMANDS_UNDER_WAY: usize = 8;
 
-/// Knows which inbox a message goes to.
-pub(super) struct Subscriber {
-    routes: RwLock<HashMap<Vec<u8>, Arc<Inbox>>>,
-    changed: Notify,
-    probe: Arc<Probe>,
+/// What comes in over one link.
+pub(super) struct Receiver {
+    pub(super) subscriptions: Subscriptions,
+    pub(super) probe: Arc<Probe>,
+    /// Redis has ended a subscription by itself: the slot of the channel has another owner.
+    pub(super) moved: Notify,
     frame_max: usize,
     overflow: IntCounter,
     too_large: IntCounter,
     foreign: IntCounter,
 }
 
-/// A connection that receives.
+/// A connection that receives. Nothing is sent over it but what begins and ends subscriptions.
 pub(super) struct Receiving {
     connection: MultiplexedConnection,
     lost: CancellationToken,
@@ -42,19 +45,35 @@ pub(super) struct Receiving {
     counts: Arc<AtomicBool>,
 }
 
+/// What Redis did not accept.
+#[derive(Default)]
+pub(super) struct Refusals {
+    /// The user may not have these.
+    pub(super) not_permitted: Vec<(TopicKind, Arc<str>, LinkError)>,
+    /// Another master has these channels of sharded pub/sub, or soon will.
+    pub(super) misplaced: Vec<Arc<str>>,
+}
+
+impl Refusals {
+    fn have(&self, name: &Arc<str>) -> bool {
+        self.misplaced.contains(name)
+            || self.not_permitted.iter().any(|(_, refused, _)| refused == name)
+    }
+}
+
 impl Drop for Receiving {
     fn drop(&mut self) {
         self.counts.store(false, Ordering::Release);
     }
 }
 
-impl Subscriber {
+impl Receiver {
     pub(super) fn new(probe: Arc<Probe>, config: &AdapterConfig, metrics: &AdapterMetrics) -> Self {
         let received = |result| metrics.cluster_received_total.with_label_values(&[result]);
         Self {
-            routes: RwLock::default(),
-            changed: Notify::new(),
+            subscriptions: Subscriptions::default(),
             probe,
+            moved: Notify::new(),
             frame_max: config.cluster_frame_max,
             overflow: received("overflow"),
             too_large: received("too_large"),
@@ -62,90 +81,41 @@ impl Subscriber {
         }
     }
 
-    pub(super) fn open(&self, patterns: Vec<String>, inbox: &Arc<Inbox>) {
-        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        for pattern in patterns {
-            routes.insert(pattern.into_bytes(), Arc::clone(inbox));
-        }
-        drop(routes);
-        self.changed.notify_one();
-    }
-
-    pub(super) fn close(&self, patterns: &[String]) {
-        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        for pattern in patterns {
-            routes.remove(pattern.as_bytes());
-        }
-        drop(routes);
-        self.changed.notify_one();
-    }
-
-    /// The patterns that should be subscribed to.
-    pub(super) fn wanted(&self) -> BTreeSet<String> {
-        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        routes.keys().map(|pattern| String::from_utf8_lossy(pattern).into_owned()).collect()
-    }
-
-    /// Tells every inbox that the link was lost. Called when it is back: by then it is certain that
-    /// something may be missing, and who reconnects for it misses nothing more.
-    pub(super) fn link_was_lost(&self) {
-        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        let mut told = HashSet::new();
-        for inbox in routes.values() {
-            // An inbox has several patterns, but is to be told once.
-            if told.insert(Arc::as_ptr(inbox)) {
-                inbox.lose_link();
-            }
-        }
-    }
-
-    /// Opens a connection whose messages go to the inboxes.
-    pub(super) async fn connect(
-        self: &Arc<Self>,
-        connector: &Connector,
-        client: &Client,
-    ) -> Result<Receiving, LinkError> {
-        let lost = CancellationToken::new();
-        let counts = Arc::new(AtomicBool::new(true));
-        let on_push = {
-            let (subscriber, lost, counts) = (Arc::clone(self), lost.clone(), Arc::clone(&counts));
-            Box::new(move |push: PushInfo| {
-                if push.kind == PushKind::Disconnection {
-                    lost.cancel();
-                } else if counts.load(Ordering::Acquire) {
-                    subscriber.on_push(push);
-                }
-            })
-        };
-        let connection = connector.open(client, Some(on_push)).await?;
-        Ok(Receiving { connection, lost, counts })
-    }
-
     /// Called by the task that reads the connection: must not wait, or Redis counts us as slow and hangs up.
     fn on_push(&self, push: PushInfo) {
+        use PushKind::{
+            Message, PMessage, PSubscribe, PUnsubscribe, SMessage, SSubscribe, SUnsubscribe,
+            Subscribe, Unsubscribe,
+        };
+        use TopicKind::{Channel, Pattern, Shard};
         let mut data = push.data.into_iter().map(|value| match value {
             Value::BulkString(bytes) => bytes,
             _ => Vec::new(),
         });
-        match (push.kind, data.next(), data.next(), data.next()) {
-            (PushKind::PMessage, Some(pattern), Some(channel), Some(payload)) => {
-                self.route(&pattern, Frame { channel, payload });
+        let mut next = || data.next().unwrap_or_default();
+        match push.kind {
+            PMessage => {
+                let pattern = next();
+                self.message(Pattern, Some(&pattern), Frame { channel: next(), payload: next() });
             }
-            (PushKind::Message, Some(channel), Some(payload), None)
-                if channel == self.probe.channel().as_bytes() =>
-            {
-                self.probe.arrived(&payload);
-            }
-            // Confirmations come here too; they are awaited where the command is sent.
+            Message => self.message(Channel, None, Frame { channel: next(), payload: next() }),
+            SMessage => self.message(Shard, None, Frame { channel: next(), payload: next() }),
+            Subscribe => self.confirmed(Channel, &next()),
+            PSubscribe => self.confirmed(Pattern, &next()),
+            SSubscribe => self.confirmed(Shard, &next()),
+            Unsubscribe => self.ended(Channel, &next()),
+            PUnsubscribe => self.ended(Pattern, &next()),
+            SUnsubscribe => self.ended(Shard, &next()),
             _ => {}
         }
     }
 
-    /// The pattern and not the channel decides where a message goes: a message that matches several patterns
-    /// comes once for each.
-    fn route(&self, pattern: &[u8], frame: Frame) {
-        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(inbox) = routes.get(pattern) else {
+    fn message(&self, kind: TopicKind, pattern: Option<&[u8]>, frame: Frame) {
+        if self.probe.is_channel(kind, &frame.channel) {
+            return self.probe.arrived(&frame.payload);
+        }
+        let topic = pattern.unwrap_or(&frame.channel);
+        let Some(inbox) = self.subscriptions.inbox(kind, topic, &frame) else {
             self.foreign.inc();
             return;
         };
@@ -157,80 +127,203 @@ impl Subscriber {
         }
     }
 
-    /// Follows the changes of what is wanted, until Redis does not answer.
-    pub(super) async fn keep_subscribed(
-        &self,
-        receiving: &mut Receiving,
-        confirmed: &mut BTreeSet<String>,
-    ) -> Result<Infallible, LinkError> {
-        loop {
-            let wanted = self.wanted();
-            let gone: BTreeSet<_> = confirmed.difference(&wanted).cloned().collect();
-            receiving.unsubscribe(&gone).await?;
-            confirmed.retain(|pattern| !gone.contains(pattern));
-            for pattern in wanted.difference(confirmed).cloned().collect::<Vec<_>>() {
-                self.subscribe_late(receiving, &pattern).await?;
-                confirmed.insert(pattern);
-            }
-            self.changed.notified().await;
+    fn confirmed(&self, kind: TopicKind, name: &[u8]) {
+        if let Ok(name) = str::from_utf8(name) {
+            self.subscriptions.held(kind, name);
         }
     }
 
-    /// Subscribes for a namespace that was opened while the link is up. Clients may be able to open one, so
-    /// a missing grant for it must not take the link from all others: it stays without messages.
-    async fn subscribe_late(
-        &self,
-        receiving: &mut Receiving,
-        pattern: &str,
-    ) -> Result<(), LinkError> {
-        match receiving.subscribe(&BTreeSet::from([pattern.to_owned()])).await {
-            Err(error @ LinkError::NotPermitted { .. }) => {
-                tracing::error!(event = "subscribe_refused", %error, "a namespace is alone");
-                self.close(&[pattern.to_owned()]);
-                Ok(())
-            }
-            result => result,
+    fn ended(&self, kind: TopicKind, name: &[u8]) {
+        let Ok(name) = str::from_utf8(name) else { return };
+        let is_probe = self.probe.is_channel(kind, name.as_bytes());
+        if self.subscriptions.ended(kind, name) || is_probe {
+            self.moved.notify_one();
         }
     }
 }
 
 impl Receiving {
+    /// Opens a connection whose messages go to the inboxes.
+    pub(super) async fn open(
+        receiver: &Arc<Receiver>,
+        connector: &Connector,
+        client: &Client,
+    ) -> Result<Self, LinkError> {
+        let lost = CancellationToken::new();
+        let counts = Arc::new(AtomicBool::new(true));
+        let on_push = {
+            let (receiver, lost, counts) =
+                (Arc::clone(receiver), lost.clone(), Arc::clone(&counts));
+            Box::new(move |push: PushInfo| {
+                if push.kind == PushKind::Disconnection {
+                    lost.cancel();
+                } else if counts.load(Ordering::Acquire) {
+                    receiver.on_push(push);
+                }
+            })
+        };
+        let connection = connector.open(client, Some(on_push)).await?;
+        Ok(Self { connection, lost, counts })
+    }
+
     /// Cancelled when the connection has ended.
     pub(super) fn lost(&self) -> CancellationToken {
         self.lost.clone()
     }
 
-    pub(super) async fn subscribe_channel(&mut self, channel: &str) -> Result<(), LinkError> {
-        let subscribed = self.connection.subscribe(channel).await;
-        subscribed.map_err(|error| LinkError::of_channel("SUBSCRIBE", channel, error))
+    /// The connection itself, for as long as it holds no subscription.
+    pub(super) fn unsubscribed(&mut self) -> &mut MultiplexedConnection {
+        &mut self.connection
     }
 
-    /// Subscribes to patterns and waits until Redis has confirmed each.
-    pub(super) async fn subscribe(&mut self, patterns: &BTreeSet<String>) -> Result<(), LinkError> {
-        let patterns: Vec<_> = patterns.iter().collect();
-        for chunk in patterns.chunks(PATTERNS_PER_COMMAND) {
-            match self.connection.psubscribe(chunk).await {
-                Ok(()) => {}
-                // Redis does not tell which pattern it refused.
-                Err(error) if LinkError::is_permission(&error) => {
-                    for pattern in chunk {
-                        let subscribed = self.connection.psubscribe(pattern.as_str()).await;
-                        subscribed
-                            .map_err(|error| LinkError::of_channel("PSUBSCRIBE", pattern, error))?;
+    /// Subscribes to the channel of the probes.
+    pub(super) async fn subscribe_probe(
+        &self,
+        kind: TopicKind,
+        channel: &str,
+    ) -> Result<(), LinkError> {
+        self.subscribe_one(kind, channel).await
+    }
+
+    /// Ends the subscription to a former channel of the probes.
+    pub(super) async fn unsubscribe_probe(
+        &self,
+        kind: TopicKind,
+        channel: &str,
+    ) -> Result<(), LinkError> {
+        let name = kind.unsubscribe();
+        let result = redis::cmd(name).arg(channel).query_async(&mut self.connection.clone()).await;
+        result.map(|_: Value| ()).map_err(|error| LinkError::of_channel(name, channel, error))
+    }
+
+    /// Sends what has changed and waits until Redis has confirmed each.
+    pub(super) async fn apply(
+        &self,
+        receiver: &Receiver,
+        changes: &Changes,
+    ) -> Result<Refusals, LinkError> {
+        let mut refusals = Refusals::default();
+        self.unsubscribe(&changes.unsubscribe).await?;
+        self.subscribe(receiver, &changes.subscribe, &mut refusals).await?;
+        self.subscribe(receiver, &changes.count, &mut refusals).await?;
+        for channel in &changes.stand_in {
+            let pattern = escape_glob(channel);
+            self.subscribe_one(TopicKind::Pattern, &pattern).await?;
+            receiver.subscriptions.held_by_pattern(channel);
+        }
+        for channel in &changes.count_again {
+            self.subscribe_one(TopicKind::Channel, channel).await?;
+            // From the confirmation on, what comes by the pattern is not taken, so nothing comes twice.
+            let pattern = escape_glob(channel);
+            let ended = self.connection.clone().punsubscribe(pattern.as_str()).await;
+            ended.map_err(|error| LinkError::of_channel("PUNSUBSCRIBE", &pattern, error))?;
+        }
+        Ok(refusals)
+    }
+
+    async fn subscribe(
+        &self,
+        receiver: &Receiver,
+        names: &Names,
+        refusals: &mut Refusals,
+    ) -> Result<(), LinkError> {
+        for (kind, names) in names.iter() {
+            let is_refused = self.send(kind, kind.subscribe(), names).await?;
+            if !is_refused && kind != TopicKind::Shard {
+                continue;
+            }
+            for name in receiver.subscriptions.not_held(kind, names) {
+                match self.subscribe_one(kind, &name).await {
+                    Ok(()) => {}
+                    Err(error @ LinkError::NotPermitted { .. }) => {
+                        refusals.not_permitted.push((kind, name, error));
                     }
+                    Err(error) if error.is_redirection() => refusals.misplaced.push(name),
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(LinkError::of_channel("PSUBSCRIBE", chunk[0], error)),
+            }
+            // Where Redis ended another subscription meanwhile, that was taken for the answer to one of these.
+            for name in receiver.subscriptions.not_held(kind, names) {
+                if !refusals.have(&name) {
+                    receiver.subscriptions.again(kind, &name);
+                }
             }
         }
         Ok(())
     }
 
-    async fn unsubscribe(&mut self, patterns: &BTreeSet<String>) -> Result<(), LinkError> {
-        let patterns: Vec<_> = patterns.iter().collect();
-        for chunk in patterns.chunks(PATTERNS_PER_COMMAND) {
-            let unsubscribed: RedisResult<()> = self.connection.punsubscribe(chunk).await;
-            unsubscribed.map_err(|error| LinkError::of_channel("PUNSUBSCRIBE", chunk[0], error))?;
+    async fn unsubscribe(&self, names: &Names) -> Result<(), LinkError> {
+        for (kind, names) in names.iter() {
+            // Where a channel has moved away, its subscription has ended already.
+            let _: bool = self.send(kind, kind.unsubscribe(), names).await?;
         }
         Ok(())
+    }
+
+    /// Sends all in chunks, and says whether something was refused. Redis does not tell which topic it
+    /// refuses.
+    async fn send(
+        &self,
+        kind: TopicKind,
+        command: &'static str,
+        names: &[Arc<str>],
+    ) -> Result<bool, LinkError> {
+        let mut is_refused = false;
+        for group in names.chunks(TOPICS_PER_COMMAND * COMMANDS_UNDER_WAY) {
+            let mut sent = Vec::new();
+            for chunk in group.chunks(TOPICS_PER_COMMAND) {
+                sent.push(self.send_chunk(kind, command, chunk));
+            }
+            is_refused |= try_join_all(sent).await?.contains(&true);
+        }
+        Ok(is_refused)
+    }
+
+    /// Sends one command, or one for each channel of sharded pub/sub: those of one command must have the same
+    /// slot. Says whether something was refused.
+    async fn send_chunk(
+        &self,
+        kind: TopicKind,
+        command: &'static str,
+        names: &[Arc<str>],
+    ) -> Result<bool, LinkError> {
+        let mut connection = self.connection.clone();
+        let texts: Vec<&str> = names.iter().map(|name| &**name).collect();
+        let is_begin = command == kind.subscribe();
+        let result = match kind {
+            TopicKind::Channel if is_begin => connection.subscribe(texts).await,
+            TopicKind::Channel => connection.unsubscribe(texts).await,
+            TopicKind::Pattern if is_begin => connection.psubscribe(texts).await,
+            TopicKind::Pattern => connection.punsubscribe(texts).await,
+            TopicKind::Shard => {
+                let mut pipeline = redis::Pipeline::with_capacity(names.len());
+                for name in texts {
+                    pipeline.cmd(command).arg(name);
+                }
+                let sent = connection.send_packed_commands(&pipeline, 0, names.len()).await;
+                let answers =
+                    sent.map_err(|error| LinkError::of_channel(command, &names[0], error))?;
+                return Ok(answers.iter().any(|answer| matches!(answer, Value::ServerError(_))));
+            }
+        };
+        match result {
+            Ok(()) => Ok(false),
+            Err(error) if LinkError::is_permission(&error) => Ok(true),
+            Err(error) => Err(LinkError::of_channel(command, &names[0], error)),
+        }
+    }
+
+    async fn subscribe_one(&self, kind: TopicKind, name: &str) -> Result<(), LinkError> {
+        let mut connection = self.connection.clone();
+        let command = kind.subscribe();
+        let result = match kind {
+            TopicKind::Channel => connection.subscribe(name).await,
+            TopicKind::Pattern => connection.psubscribe(name).await,
+            TopicKind::Shard => {
+                let subscribe = redis::cmd(command).arg(name).to_owned();
+                subscribe.query_async(&mut connection).await.map(|_: Value| ())
+            }
+        };
+        result.map_err(|error| LinkError::of_channel(command, name, error))
     }
 }

@@ -204,7 +204,7 @@ pub(crate) fn own(key: &str) -> String {
 }
 
 /// Writes a text as a Redis pattern that matches only this text.
-fn escape_glob(text: &str) -> String {
+pub(crate) fn escape_glob(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 1);
     for char in text.chars() {
         // A closing bracket alone has no meaning.

@@ -1,9 +1,10 @@
-//! Connections to Redis, and why there is none.
+//! Opens connections to Redis.
 
-use crate::{AdapterError, RedisConfig};
+use super::error::LinkError;
+use crate::{AdapterConfig, AdapterError, RedisConfig};
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, IntoConnectionInfo, ProtocolVersion,
-    PushInfo, RedisError, ServerErrorKind, TlsCertificates, Value,
+    AsyncConnectionConfig, Client, FromRedisValue, IntoConnectionInfo, ProtocolVersion, PushInfo,
+    RedisError, TlsCertificates, Value,
     aio::MultiplexedConnection,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
@@ -12,102 +13,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
-use thiserror::Error;
 use tokio::time;
-
-/// Why there is no link to Redis.
-#[derive(Debug, Error)]
-pub(super) enum LinkError {
-    /// No connection, or it failed while it was set up.
-    #[error("connect to Redis: {0}")]
-    Connect(RedisError),
-    /// Redis took too long to answer.
-    #[error("Redis did not answer in time")]
-    Timeout,
-    /// The other side knows only the older protocol.
-    #[error("Redis does not speak RESP3: version 6.2 or newer is needed")]
-    Resp3Missing,
-    /// User or password are wrong.
-    #[error("Redis refused user or password: {0}")]
-    Authentication(RedisError),
-    /// The other side is not the one whose messages reach all.
-    #[error("Redis is a {0}, not a master")]
-    NotMaster(String),
-    /// The user may not do what is needed.
-    #[error("Redis refused {command}: the user lacks the grant {grant}")]
-    NotPermitted { command: &'static str, grant: String },
-    /// A command failed.
-    #[error("{command}: {error}")]
-    Command { command: &'static str, error: RedisError },
-    /// The connection that receives has ended.
-    #[error("Redis closed the connection")]
-    Disconnected,
-    /// Probes did not come back, although the connections look alive.
-    #[error("probes do not come back")]
-    Deaf,
-}
-
-impl LinkError {
-    /// A stable name for logs.
-    pub(super) fn kind(&self) -> &'static str {
-        match self {
-            LinkError::Connect(_) => "connect",
-            LinkError::Timeout => "timeout",
-            LinkError::Resp3Missing => "resp3_missing",
-            LinkError::Authentication(_) => "authentication",
-            LinkError::NotMaster(_) => "not_master",
-            LinkError::NotPermitted { .. } => "not_permitted",
-            LinkError::Command { .. } => "command",
-            LinkError::Disconnected => "disconnected",
-            LinkError::Deaf => "deaf",
-        }
-    }
-
-    /// Whether it will not go away by itself.
-    pub(super) fn needs_a_person(&self) -> bool {
-        use LinkError::{Authentication, NotPermitted, Resp3Missing};
-        matches!(self, Authentication(_) | NotPermitted { .. } | Resp3Missing)
-    }
-
-    /// Whether Redis says that the user may not do this.
-    pub(super) fn is_permission(error: &RedisError) -> bool {
-        error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
-    }
-
-    /// The failure of a command that needs a grant for the channel or pattern `name`.
-    pub(super) fn of_channel(command: &'static str, name: &str, error: RedisError) -> Self {
-        if Self::is_permission(&error) {
-            // Redis tells whether it misses the command or the channel.
-            let is_command = error.detail().is_some_and(|detail| detail.contains("command"));
-            let grant = if is_command {
-                format!("+{}", command.to_lowercase())
-            } else {
-                format!("&{name}")
-            };
-            LinkError::NotPermitted { command, grant }
-        } else if error.is_timeout() {
-            LinkError::Timeout
-        } else {
-            LinkError::Command { command, error }
-        }
-    }
-
-    fn of_connect(error: RedisError) -> Self {
-        // Servers before 6.0 and some proxies do not know HELLO, or only with an older version in it.
-        let detail = error.detail().unwrap_or_default();
-        let lacks_resp3 = detail.contains("unknown command") || error.code() == Some("NOPROTO");
-        match error.kind() {
-            ErrorKind::RESP3NotSupported => LinkError::Resp3Missing,
-            _ if lacks_resp3 => LinkError::Resp3Missing,
-            ErrorKind::AuthenticationFailed => LinkError::Authentication(error),
-            _ if matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM")) => {
-                LinkError::Authentication(error)
-            }
-            _ if error.is_timeout() => LinkError::Timeout,
-            _ => LinkError::Connect(error),
-        }
-    }
-}
 
 /// Called for every push, by the task that reads the connection. Must not wait.
 pub(super) type OnPush = Box<dyn Fn(PushInfo) + Send + Sync>;
@@ -117,30 +23,31 @@ pub(super) struct Connector {
     clients: Vec<Client>,
     turn: AtomicUsize,
     connect_timeout: Duration,
-    response_timeout: Duration,
+    publish_timeout: Duration,
+    /// How long a confirmation of a subscription may take. Longer than a stall that the probes forgive: it is
+    /// up to them to find out whether Redis is still there.
+    subscribe_timeout: Duration,
 }
 
 impl Connector {
-    pub(super) fn new(
-        config: &RedisConfig,
-        response_timeout: Duration,
-    ) -> Result<Self, AdapterError> {
-        if config.urls.is_empty() {
+    pub(super) fn new(redis: &RedisConfig, adapter: &AdapterConfig) -> Result<Self, AdapterError> {
+        if redis.urls.is_empty() {
             return Err(AdapterError::RedisMissing);
         }
-        let clients =
-            config.urls.iter().map(|url| client(url, config)).collect::<Result<_, _>>()?;
+        let clients = redis.urls.iter().map(|url| client(url, redis)).collect::<Result<_, _>>()?;
         Ok(Self {
             clients,
             turn: AtomicUsize::new(0),
-            connect_timeout: config.connect_timeout,
-            response_timeout,
+            connect_timeout: redis.connect_timeout,
+            publish_timeout: adapter.publish_timeout,
+            subscribe_timeout: adapter.publish_timeout.max(adapter.probe_interval * 3),
         })
     }
 
     /// The server to try now: each one in turn, because who is master is not known before.
-    pub(super) fn next(&self) -> &Client {
-        &self.clients[self.turn.fetch_add(1, Ordering::Relaxed) % self.clients.len()]
+    pub(super) async fn next(&self) -> Result<Client, LinkError> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        Ok(self.clients[turn % self.clients.len()].clone())
     }
 
     /// Opens a connection to a master.
@@ -149,10 +56,14 @@ impl Connector {
         client: &Client,
         on_push: Option<OnPush>,
     ) -> Result<MultiplexedConnection, LinkError> {
+        let response_timeout = match on_push {
+            Some(_) => self.subscribe_timeout,
+            None => self.publish_timeout,
+        };
         // Both times are explicit: those that redis-rs takes by itself change with its versions.
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_timeout))
-            .set_response_timeout(Some(self.response_timeout));
+            .set_response_timeout(Some(response_timeout));
         if let Some(on_push) = on_push {
             config = config.set_push_sender(move |push| {
                 on_push(push);
@@ -240,7 +151,7 @@ mod tests {
 
     fn refusal(url: &str) -> String {
         let config = RedisConfig::new(url.into());
-        let result = Connector::new(&config, Duration::from_secs(1));
+        let result = Connector::new(&config, &AdapterConfig::default());
         result.err().expect("must be refused").to_string()
     }
 
@@ -257,7 +168,7 @@ mod tests {
     fn addresses_with_user_password_database_and_tls_are_taken() {
         for url in ["redis://host", "redis://user:password@host:1/2", "rediss://:password@host"] {
             let config = RedisConfig::new(url.into());
-            Connector::new(&config, Duration::from_secs(1)).map(drop).expect(url);
+            Connector::new(&config, &AdapterConfig::default()).map(drop).expect(url);
         }
     }
 }

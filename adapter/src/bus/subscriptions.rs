@@ -1,0 +1,409 @@
+//! What one link should receive, and what Redis has confirmed of it.
+//!
+//! Changes are queued, so that each costs the same however much else is subscribed to. The task that owns the
+//! connection takes all that wait at once, compares what is wanted with what is held, and sends the difference.
+//! What is held is known from the confirmations that Redis pushes, one for each topic, and from nothing else.
+
+use super::{
+    inbox::{Frame, Inbox},
+    topic::{ByKind, Names, Topic, TopicKind},
+};
+use crate::wire::channel::escape_glob;
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::Notify;
+
+/// To be called when a topic is received, or when it is clear that it will not be soon.
+pub(crate) type Then = Box<dyn FnOnce() + Send>;
+
+/// The topics of one link.
+#[derive(Default)]
+pub(super) struct Subscriptions {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    entries: ByKind<HashMap<Arc<str>, Entry>>,
+    /// What may differ from what Redis holds. Each entry is in one of both at most once.
+    queue: VecDeque<(TopicKind, Arc<str>)>,
+    /// The same for counted topics, which are subscribed to after all others.
+    counted_queue: VecDeque<(TopicKind, Arc<str>)>,
+    /// Counted channels that a connection of ours may still hold which nobody reads any more.
+    ghosts: HashSet<Arc<str>>,
+    is_up: bool,
+}
+
+#[derive(Default)]
+struct Entry {
+    /// Where messages go; without one the topic is not wanted any more.
+    inbox: Option<Arc<Inbox>>,
+    is_counted: bool,
+    is_queued: bool,
+    held: Held,
+    /// Messages may have been missed, which its inbox is to be told once it misses no more.
+    has_gap: bool,
+    then: Vec<Then>,
+}
+
+/// What Redis has confirmed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Held {
+    #[default]
+    No,
+    Yes,
+    /// By a pattern that matches nothing else, which is not counted.
+    ByPattern,
+    /// The command that ends it is under way.
+    Leaving,
+}
+
+/// What is to be sent to Redis, in this order.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) unsubscribe: Names,
+    pub(super) subscribe: Names,
+    /// Counted topics.
+    pub(super) count: Names,
+    /// Counted channels to be subscribed to without being counted.
+    pub(super) stand_in: Vec<Arc<str>>,
+    /// Those that were, and can be counted from now on.
+    pub(super) count_again: Vec<Arc<str>>,
+}
+
+impl Changes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.unsubscribe.is_empty()
+            && self.subscribe.is_empty()
+            && self.count.is_empty()
+            && self.stand_in.is_empty()
+            && self.count_again.is_empty()
+    }
+}
+
+impl Subscriptions {
+    /// Begins to put what comes in for a topic into the inbox. `then` is called when Redis has confirmed it;
+    /// at once if it has already or if there is no link; and when the link is lost.
+    pub(super) fn open(&self, topic: Topic, inbox: &Arc<Inbox>, then: Option<Then>) {
+        let mut state = self.state();
+        let is_up = state.is_up;
+        let (kind, name) = (topic.kind, Arc::from(topic.name));
+        let entry = state.entry(kind, &name, topic.is_counted);
+        entry.inbox = Some(Arc::clone(inbox));
+        let is_soon = is_up && !matches!(entry.held, Held::Yes | Held::ByPattern);
+        let now = match then {
+            Some(then) if is_soon => {
+                entry.then.push(then);
+                None
+            }
+            then => then,
+        };
+        state.queue(kind, &name);
+        drop(state);
+        self.changed.notify_one();
+        if let Some(then) = now {
+            then();
+        }
+    }
+
+    /// The same for a topic that was received elsewhere until now: its inbox is told that something may be
+    /// missing when it is received here.
+    pub(super) fn take_over(&self, topic: Topic, moved: Moved) {
+        let mut state = self.state();
+        let is_up = state.is_up;
+        let (kind, name) = (topic.kind, Arc::from(topic.name));
+        let entry = state.entry(kind, &name, topic.is_counted);
+        entry.inbox = Some(moved.inbox);
+        entry.has_gap |= moved.has_gap;
+        let now = if is_up {
+            entry.then.extend(moved.then);
+            Vec::new()
+        } else {
+            moved.then
+        };
+        state.queue(kind, &name);
+        drop(state);
+        self.changed.notify_one();
+        now.into_iter().for_each(|then| then());
+    }
+
+    /// Gives away all topics that are not at home here any more.
+    pub(super) fn give_away(&self, is_home: impl Fn(&str) -> bool) -> Vec<(Topic, Moved)> {
+        let mut state = self.state();
+        let mut moved = Vec::new();
+        for kind in TopicKind::ALL {
+            let mut names = Vec::new();
+            for (name, entry) in state.entries.of_mut(kind) {
+                if let Some(inbox) = entry.inbox.take_if(|_| !is_home(name)) {
+                    let is_counted = entry.is_counted;
+                    let topic = Topic { kind, name: name.to_string(), is_counted };
+                    let has_gap = entry.has_gap || entry.held != Held::No;
+                    let then = std::mem::take(&mut entry.then);
+                    moved.push((topic, Moved { inbox, has_gap, then }));
+                    names.push(Arc::clone(name));
+                }
+            }
+            names.iter().for_each(|name| state.queue(kind, name));
+        }
+        drop(state);
+        self.changed.notify_one();
+        moved
+    }
+
+    /// Stops receiving a topic.
+    pub(super) fn close(&self, kind: TopicKind, name: &str) {
+        let mut state = self.state();
+        let Some(entry) = state.entries.of_mut(kind).get_mut(name) else { return };
+        entry.inbox = None;
+        let then = std::mem::take(&mut entry.then);
+        state.queue(kind, name);
+        drop(state);
+        self.changed.notify_one();
+        then.into_iter().for_each(|then| then());
+    }
+
+    /// Gives up a topic that Redis refuses.
+    pub(super) fn refused(&self, kind: TopicKind, name: &str) {
+        let entry = self.state().entries.of_mut(kind).remove(name);
+        entry.into_iter().flat_map(|entry| entry.then).for_each(|then| then());
+    }
+
+    /// Waits for changes.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Everything that waits, counted topics only if asked for.
+    pub(super) fn take_changes(&self, with_counted: bool) -> Changes {
+        let mut changes = Changes::default();
+        let mut now = Vec::new();
+        let mut state = self.state();
+        let mut queue = std::mem::take(&mut state.queue);
+        if with_counted {
+            queue.append(&mut state.counted_queue);
+        }
+        for (kind, name) in queue {
+            now.append(&mut state.compare(kind, name, &mut changes));
+        }
+        drop(state);
+        now.into_iter().for_each(|then| then());
+        changes
+    }
+
+    /// A new connection holds nothing, and all that is wanted is to be sent. If the one before may still be
+    /// held by Redis, it may still be counted.
+    pub(super) fn begin(&self, has_ghost: bool) {
+        let mut state = self.state();
+        let State { entries, ghosts, queue, counted_queue, .. } = &mut *state;
+        queue.clear();
+        counted_queue.clear();
+        for kind in TopicKind::ALL {
+            entries.of_mut(kind).retain(|name, entry| {
+                let was_counted = matches!(entry.held, Held::Yes | Held::Leaving);
+                if has_ghost && entry.is_counted && was_counted && kind == TopicKind::Channel {
+                    ghosts.insert(Arc::clone(name));
+                }
+                entry.held = Held::No;
+                entry.is_queued = entry.inbox.is_some();
+                if entry.is_queued {
+                    let queue = if entry.is_counted { &mut *counted_queue } else { &mut *queue };
+                    queue.push_back((kind, Arc::clone(name)));
+                }
+                entry.is_queued
+            });
+        }
+    }
+
+    /// The channels that an old connection may still be counted for.
+    pub(super) fn ghosts(&self) -> Vec<Arc<str>> {
+        self.state().ghosts.iter().cloned().collect()
+    }
+
+    /// An old connection is not counted any more.
+    pub(super) fn ghost_gone(&self, channel: &str) {
+        let mut state = self.state();
+        state.ghosts.remove(channel);
+        state.queue(TopicKind::Channel, channel);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Redis has confirmed a topic. Called in the order in which Redis sends.
+    pub(super) fn held(&self, kind: TopicKind, name: &str) {
+        let mut state = self.state();
+        let Some(entry) = state.entries.of_mut(kind).get_mut(name) else { return };
+        entry.held = Held::Yes;
+        let then = entry.received();
+        drop(state);
+        then.into_iter().for_each(|then| then());
+    }
+
+    /// The pattern that stands in for a counted channel is confirmed.
+    pub(super) fn held_by_pattern(&self, channel: &str) {
+        let mut state = self.state();
+        let Some(entry) = state.entries.of_mut(TopicKind::Channel).get_mut(channel) else { return };
+        entry.held = Held::ByPattern;
+        let then = entry.received();
+        drop(state);
+        then.into_iter().for_each(|then| then());
+    }
+
+    /// Redis has confirmed the end of a topic, or ended it by itself. Says whether it did so by itself.
+    pub(super) fn ended(&self, kind: TopicKind, name: &str) -> bool {
+        let mut state = self.state();
+        let Some(entry) = state.entries.of_mut(kind).get_mut(name) else { return false };
+        let was_asked = entry.held == Held::Leaving;
+        entry.held = Held::No;
+        if entry.inbox.is_none() && !entry.is_queued {
+            state.entries.of_mut(kind).remove(name);
+        } else if !was_asked {
+            entry.has_gap = true;
+            state.queue(kind, name);
+        }
+        drop(state);
+        if !was_asked {
+            self.changed.notify_one();
+        }
+        !was_asked
+    }
+
+    /// Queues a topic once more.
+    pub(super) fn again(&self, kind: TopicKind, name: &str) {
+        self.state().queue(kind, name);
+        self.changed.notify_one();
+    }
+
+    /// Those that Redis has not confirmed.
+    pub(super) fn not_held(&self, kind: TopicKind, names: &[Arc<str>]) -> Vec<Arc<str>> {
+        let state = self.state();
+        let is_held = |name: &str| {
+            let entry = state.entries.of(kind).get(name);
+            entry.is_none_or(|entry| entry.held == Held::Yes)
+        };
+        names.iter().filter(|name| !is_held(name)).cloned().collect()
+    }
+
+    /// Whether nothing waits that others do not count.
+    pub(super) fn is_settled(&self) -> bool {
+        self.state().queue.is_empty()
+    }
+
+    /// The link is proven.
+    pub(super) fn link_is_up(&self) {
+        self.state().is_up = true;
+    }
+
+    /// The link is lost: nobody may wait for it.
+    pub(super) fn link_is_down(&self) {
+        let mut state = self.state();
+        state.is_up = false;
+        let mut then = Vec::new();
+        for kind in TopicKind::ALL {
+            for entry in state.entries.of_mut(kind).values_mut() {
+                then.append(&mut entry.then);
+            }
+        }
+        drop(state);
+        then.into_iter().for_each(|then| then());
+    }
+
+    /// Tells every inbox that the link was lost. Called when it is back: by then it is certain that
+    /// something may be missing, and who reconnects for it misses nothing more.
+    pub(super) fn link_was_lost(&self) {
+        let state = self.state();
+        let mut told = HashSet::new();
+        for (_, entries) in state.entries.iter() {
+            // An inbox has several topics, but is to be told once.
+            let inboxes = entries.values().filter_map(|entry| entry.inbox.as_ref());
+            for inbox in inboxes.filter(|inbox| told.insert(Arc::as_ptr(inbox))) {
+                inbox.lose_link();
+            }
+        }
+    }
+
+    /// Where a message goes. For a pattern it is the pattern that decides and not the channel: a message that
+    /// matches several patterns comes once for each.
+    pub(super) fn inbox(&self, kind: TopicKind, topic: &[u8], frame: &Frame) -> Option<Arc<Inbox>> {
+        let topic = str::from_utf8(topic).ok()?;
+        let state = self.state();
+        if let Some(entry) = state.entries.of(kind).get(topic) {
+            return entry.inbox.clone();
+        }
+        let channel = str::from_utf8(&frame.channel).ok()?;
+        let entry = state.entries.of(TopicKind::Channel).get(channel)?;
+        // Once the channel itself is confirmed, the same message comes for it too.
+        let stands_in = kind == TopicKind::Pattern && entry.held == Held::ByPattern;
+        if stands_in && escape_glob(channel) == topic { entry.inbox.clone() } else { None }
+    }
+
+    /// No code that holds the lock can panic half-way through a change.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A topic on its way from one link to another.
+pub(super) struct Moved {
+    inbox: Arc<Inbox>,
+    has_gap: bool,
+    then: Vec<Then>,
+}
+
+impl Entry {
+    /// Messages come from now on.
+    fn received(&mut self) -> Vec<Then> {
+        if let Some(inbox) = &self.inbox
+            && std::mem::take(&mut self.has_gap)
+        {
+            inbox.lose_link();
+        }
+        std::mem::take(&mut self.then)
+    }
+}
+
+impl State {
+    fn entry(&mut self, kind: TopicKind, name: &Arc<str>, is_counted: bool) -> &mut Entry {
+        let entry = self.entries.of_mut(kind).entry(Arc::clone(name)).or_default();
+        entry.is_counted = is_counted;
+        entry
+    }
+
+    fn queue(&mut self, kind: TopicKind, name: &str) {
+        let Some((name, _)) = self.entries.of(kind).get_key_value(name) else { return };
+        let name = Arc::clone(name);
+        let Some(entry) = self.entries.of_mut(kind).get_mut(&name) else { return };
+        if !std::mem::replace(&mut entry.is_queued, true) {
+            let queue = if entry.is_counted { &mut self.counted_queue } else { &mut self.queue };
+            queue.push_back((kind, name));
+        }
+    }
+
+    /// Adds what must be sent for one topic, and gives who waits for it in vain.
+    fn compare(&mut self, kind: TopicKind, name: Arc<str>, changes: &mut Changes) -> Vec<Then> {
+        let Some(entry) = self.entries.of_mut(kind).get_mut(&name) else { return Vec::new() };
+        entry.is_queued = false;
+        let is_wanted = entry.inbox.is_some();
+        let is_haunted = kind == TopicKind::Channel && self.ghosts.contains(&name);
+        match (is_wanted, entry.held) {
+            (true, Held::No) if is_haunted => changes.stand_in.push(name),
+            (true, Held::No) if entry.is_counted => changes.count.of_mut(kind).push(name),
+            (true, Held::No) => changes.subscribe.of_mut(kind).push(name),
+            (true, Held::ByPattern) if !is_haunted => changes.count_again.push(name),
+            (true, _) => return std::mem::take(&mut entry.then),
+            (false, Held::Yes) => {
+                entry.held = Held::Leaving;
+                changes.unsubscribe.of_mut(kind).push(name);
+            }
+            (false, Held::ByPattern) => {
+                changes.unsubscribe.of_mut(TopicKind::Pattern).push(escape_glob(&name).into());
+                self.entries.of_mut(kind).remove(&name);
+            }
+            (false, Held::No) => drop(self.entries.of_mut(kind).remove(&name)),
+            (false, Held::Leaving) => {}
+        }
+        Vec::new()
+    }
+}
