@@ -2,7 +2,7 @@
 
 use crate::{
     Acks, AdapterConfig, AdapterError, AdapterMetrics, Flags, Local, Mode, NodeRecord,
-    RequestError, RoomName, Selection, SocketDetail, classic::Classic, memory::Memory,
+    RequestError, RoomName, Selection, SocketDetail, cluster::Cluster, memory::Memory,
 };
 use protocol::socket::EventData;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -77,14 +77,14 @@ pub struct Adapter<L> {
 
 enum AdapterMode<L> {
     Memory(Arc<Memory<L>>),
-    Classic(Arc<Classic<L>>),
+    Cluster(Arc<Cluster<L>>),
 }
 
 impl<L> Clone for Adapter<L> {
     fn clone(&self) -> Self {
         let mode = match &self.mode {
             AdapterMode::Memory(memory) => AdapterMode::Memory(Arc::clone(memory)),
-            AdapterMode::Classic(classic) => AdapterMode::Classic(Arc::clone(classic)),
+            AdapterMode::Cluster(cluster) => AdapterMode::Cluster(Arc::clone(cluster)),
         };
         Self { mode }
     }
@@ -101,7 +101,7 @@ impl<L: Local> Adapter<L> {
         let mode = match config.mode {
             Mode::Memory => AdapterMode::Memory(Arc::new(Memory::new(local, &config))),
             Mode::Redis | Mode::RedisSharded => {
-                AdapterMode::Classic(Arc::new(Classic::new(local, config, metrics)?))
+                AdapterMode::Cluster(Arc::new(Cluster::new(local, config, metrics)?))
             }
         };
         Ok(Self { mode })
@@ -112,7 +112,7 @@ impl<L: Local> Adapter<L> {
     pub async fn run(&self, shutdown: CancellationToken) {
         match &self.mode {
             AdapterMode::Memory(_) => shutdown.cancelled().await,
-            AdapterMode::Classic(classic) => classic.run(&shutdown).await,
+            AdapterMode::Cluster(cluster) => cluster.run(&shutdown).await,
         }
     }
 
@@ -120,7 +120,7 @@ impl<L: Local> Adapter<L> {
     pub fn open_namespace(&self, ns: &str) {
         match &self.mode {
             AdapterMode::Memory(_) => {}
-            AdapterMode::Classic(classic) => classic.open_namespace(ns),
+            AdapterMode::Cluster(cluster) => cluster.open_namespace(ns),
         }
     }
 
@@ -128,7 +128,7 @@ impl<L: Local> Adapter<L> {
     pub fn close_namespace(&self, ns: &str) {
         match &self.mode {
             AdapterMode::Memory(_) => {}
-            AdapterMode::Classic(classic) => classic.close_namespace(ns),
+            AdapterMode::Cluster(cluster) => cluster.close_namespace(ns),
         }
     }
 
@@ -143,7 +143,7 @@ impl<L: Local> Adapter<L> {
     ) -> Published {
         match &self.mode {
             AdapterMode::Memory(_) => Published::LocalOnly,
-            AdapterMode::Classic(classic) => classic.broadcast(ns, selection, flags, data),
+            AdapterMode::Cluster(cluster) => cluster.broadcast(ns, selection, flags, data),
         }
     }
 
@@ -151,7 +151,7 @@ impl<L: Local> Adapter<L> {
     pub fn follows(&self) -> Follow {
         match &self.mode {
             AdapterMode::Memory(_) => Follow::Nothing,
-            AdapterMode::Classic(classic) => classic.follows(),
+            AdapterMode::Cluster(cluster) => cluster.follows(),
         }
     }
 
@@ -159,7 +159,7 @@ impl<L: Local> Adapter<L> {
     pub fn room_opened(&self, ns: &str, room: &str) {
         match &self.mode {
             AdapterMode::Memory(_) => {}
-            AdapterMode::Classic(classic) => classic.room_opened(ns, room),
+            AdapterMode::Cluster(cluster) => cluster.room_opened(ns, room),
         }
     }
 
@@ -167,7 +167,7 @@ impl<L: Local> Adapter<L> {
     pub fn room_closed(&self, ns: &str, room: &str) {
         match &self.mode {
             AdapterMode::Memory(_) => {}
-            AdapterMode::Classic(classic) => classic.room_closed(ns, room),
+            AdapterMode::Cluster(cluster) => cluster.room_closed(ns, room),
         }
     }
 
@@ -177,7 +177,7 @@ impl<L: Local> Adapter<L> {
     pub fn when_followed(&self, ns: &str, room: &str, then: impl FnOnce() + Send + 'static) {
         match &self.mode {
             AdapterMode::Memory(_) => then(),
-            AdapterMode::Classic(classic) => classic.when_followed(ns, room, Box::new(then)),
+            AdapterMode::Cluster(cluster) => cluster.when_followed(ns, room, Box::new(then)),
         }
     }
 
@@ -195,8 +195,8 @@ impl<L: Local> Adapter<L> {
             AdapterMode::Memory(memory) => {
                 memory.broadcast_with_ack(ns, selection, flags, data, timeout).await
             }
-            AdapterMode::Classic(classic) => {
-                classic.broadcast_with_ack(ns, selection, flags, data, timeout).await
+            AdapterMode::Cluster(cluster) => {
+                cluster.broadcast_with_ack(ns, selection, flags, data, timeout).await
             }
         }
     }
@@ -209,7 +209,7 @@ impl<L: Local> Adapter<L> {
     ) -> Result<Vec<SocketDetail>, RequestError<Vec<SocketDetail>>> {
         match &self.mode {
             AdapterMode::Memory(memory) => Ok(memory.fetch_sockets(ns, selection).await),
-            AdapterMode::Classic(classic) => classic.fetch_sockets(ns, selection).await,
+            AdapterMode::Cluster(cluster) => cluster.fetch_sockets(ns, selection).await,
         }
     }
 
@@ -221,7 +221,7 @@ impl<L: Local> Adapter<L> {
     ) -> Result<BTreeSet<RoomName>, RequestError<BTreeSet<RoomName>>> {
         match &self.mode {
             AdapterMode::Memory(memory) => Ok(memory.sockets(ns, rooms).await),
-            AdapterMode::Classic(classic) => classic.sockets(ns, rooms).await,
+            AdapterMode::Cluster(cluster) => cluster.sockets(ns, rooms).await,
         }
     }
 
@@ -232,7 +232,7 @@ impl<L: Local> Adapter<L> {
     ) -> Result<BTreeSet<RoomName>, RequestError<BTreeSet<RoomName>>> {
         match &self.mode {
             AdapterMode::Memory(memory) => Ok(memory.all_rooms(ns).await),
-            AdapterMode::Classic(classic) => classic.all_rooms(ns).await,
+            AdapterMode::Cluster(cluster) => cluster.all_rooms(ns).await,
         }
     }
 
@@ -244,7 +244,7 @@ impl<L: Local> Adapter<L> {
                 memory.join(ns, selection, rooms).await;
                 Published::LocalOnly
             }
-            AdapterMode::Classic(classic) => classic.join(ns, selection, rooms).await,
+            AdapterMode::Cluster(cluster) => cluster.join(ns, selection, rooms).await,
         }
     }
 
@@ -255,7 +255,7 @@ impl<L: Local> Adapter<L> {
                 memory.leave(ns, selection, rooms).await;
                 Published::LocalOnly
             }
-            AdapterMode::Classic(classic) => classic.leave(ns, selection, rooms).await,
+            AdapterMode::Cluster(cluster) => cluster.leave(ns, selection, rooms).await,
         }
     }
 
@@ -267,7 +267,7 @@ impl<L: Local> Adapter<L> {
                 memory.disconnect(ns, selection, close).await;
                 Published::LocalOnly
             }
-            AdapterMode::Classic(classic) => classic.disconnect(ns, selection, close).await,
+            AdapterMode::Cluster(cluster) => cluster.disconnect(ns, selection, close).await,
         }
     }
 
@@ -275,7 +275,7 @@ impl<L: Local> Adapter<L> {
     pub fn server_side_emit(&self, ns: &str, data: &EventData) -> Published {
         match &self.mode {
             AdapterMode::Memory(_) => Published::LocalOnly,
-            AdapterMode::Classic(classic) => classic.server_side_emit(ns, data),
+            AdapterMode::Cluster(cluster) => cluster.server_side_emit(ns, data),
         }
     }
 
@@ -287,7 +287,7 @@ impl<L: Local> Adapter<L> {
     ) -> Result<Vec<EventData>, RequestError<Vec<EventData>>> {
         match &self.mode {
             AdapterMode::Memory(_) => Ok(Vec::new()),
-            AdapterMode::Classic(classic) => classic.server_side_emit_with_ack(ns, data).await,
+            AdapterMode::Cluster(cluster) => cluster.server_side_emit_with_ack(ns, data).await,
         }
     }
 
@@ -296,7 +296,7 @@ impl<L: Local> Adapter<L> {
     pub async fn server_count(&self, ns: &str) -> Option<usize> {
         match &self.mode {
             AdapterMode::Memory(_) => Some(1),
-            AdapterMode::Classic(classic) => classic.server_count(ns).await,
+            AdapterMode::Cluster(cluster) => cluster.server_count(ns).await,
         }
     }
 
@@ -305,7 +305,7 @@ impl<L: Local> Adapter<L> {
     pub async fn nodes(&self) -> Option<Vec<NodeRecord>> {
         match &self.mode {
             AdapterMode::Memory(memory) => Some(memory.nodes()),
-            AdapterMode::Classic(classic) => classic.nodes().await,
+            AdapterMode::Cluster(cluster) => cluster.nodes().await,
         }
     }
 
@@ -324,8 +324,8 @@ impl<L: Local> Adapter<L> {
     pub async fn flush(&self, deadline: Duration) -> bool {
         match &self.mode {
             AdapterMode::Memory(_) => true,
-            AdapterMode::Classic(classic) => {
-                tokio::time::timeout(deadline, classic.flushed()).await.is_ok()
+            AdapterMode::Cluster(cluster) => {
+                tokio::time::timeout(deadline, cluster.flushed()).await.is_ok()
             }
         }
     }
@@ -333,7 +333,7 @@ impl<L: Local> Adapter<L> {
     fn link_sender(&self) -> &watch::Sender<LinkState> {
         match &self.mode {
             AdapterMode::Memory(memory) => memory.link(),
-            AdapterMode::Classic(classic) => classic.link(),
+            AdapterMode::Cluster(cluster) => cluster.link(),
         }
     }
 }

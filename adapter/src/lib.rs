@@ -65,7 +65,7 @@
 
 mod adapter;
 mod bus;
-mod classic;
+mod cluster;
 mod config;
 mod error;
 mod local;

@@ -101,7 +101,7 @@ impl Channels {
     ///
     /// In the mode `dynamic` what is as long as a socket id is taken for one, and nobody subscribes to the
     /// channels of those. JavaScript counts UTF-16 units.
-    fn has_channel(&self, room: &str) -> bool {
+    pub(crate) fn has_channel(&self, room: &str) -> bool {
         match self.protocol {
             Protocol::Classic | Protocol::Sharded(ShardedMode::DynamicPrivate) => true,
             Protocol::Sharded(ShardedMode::Static) => false,

@@ -1,0 +1,200 @@
+//! One namespace: its channels, what came in for it, and the rooms that are followed.
+
+use super::{
+    dialect::{Dialect, RoomTopics},
+    follow::{Followed, RecentJoins},
+};
+use crate::{
+    AdapterConfig, AdapterMetrics, RoomName, Selection,
+    bus::{Bus, Inbox, Topic},
+    wire::channel::{Addressed, Channels},
+};
+use protocol::id::NodeTag;
+use std::{
+    slice,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+};
+use tokio::sync::watch;
+
+pub(super) struct Namespace {
+    pub(super) name: String,
+    pub(super) channels: Channels,
+    /// Everything that concerns sockets, in one queue: the messages of one room come on several channels.
+    pub(super) messages: Feed,
+    /// Answers to this node. They have a queue of their own, so that a flood of them costs no socket a message.
+    pub(super) answers: Feed,
+    /// What is always received. The last is received after all others.
+    topics: Vec<Topic>,
+    /// Whether all of it is.
+    is_received: Arc<watch::Sender<bool>>,
+    /// Where the channels of rooms are received by need.
+    by_need: Option<ByNeed>,
+}
+
+/// What comes in, for one consumer.
+pub(super) struct Feed {
+    pub(super) inbox: Arc<Inbox>,
+    /// Whether somebody consumes it.
+    pub(super) is_consumed: AtomicBool,
+}
+
+impl Feed {
+    fn new(config: &AdapterConfig, metrics: &AdapterMetrics) -> Self {
+        let inbox = Arc::new(Inbox::new(config, metrics.receive_queue_depth.clone()));
+        Self { inbox, is_consumed: false.into() }
+    }
+}
+
+struct ByNeed {
+    topics: RoomTopics,
+    /// For broadcasts to single sockets of this node.
+    tag_topic: Mutex<Option<Topic>>,
+    followed: Followed,
+    recent_joins: Mutex<RecentJoins>,
+}
+
+impl Namespace {
+    pub(super) fn new(
+        name: &str,
+        dialect: &Dialect,
+        config: &AdapterConfig,
+        metrics: &AdapterMetrics,
+    ) -> Self {
+        let channels = dialect.channels(name);
+        let gauge = metrics.rooms_followed.clone();
+        let by_need = dialect.room_topics().map(|topics| ByNeed {
+            topics,
+            tag_topic: Mutex::default(),
+            followed: Followed::new(config.follow_linger, gauge),
+            recent_joins: Mutex::default(),
+        });
+        Self {
+            name: name.to_owned(),
+            topics: dialect.topics(&channels),
+            channels,
+            messages: Feed::new(config, metrics),
+            answers: Feed::new(config, metrics),
+            is_received: Arc::new(watch::Sender::new(false)),
+            by_need,
+        }
+    }
+
+    /// Begins to receive.
+    pub(super) fn open(&self, bus: &Bus, tag: Option<NodeTag>) {
+        self.retag(bus, tag);
+        if let Some((last, before)) = self.topics.split_last() {
+            for topic in before {
+                bus.open(slice::from_ref(topic), self.inbox_of(topic));
+            }
+            let is_received = Arc::clone(&self.is_received);
+            let then = move || {
+                is_received.send_replace(true);
+            };
+            bus.follow(last.clone(), self.inbox_of(last), Box::new(then));
+        }
+    }
+
+    fn inbox_of(&self, topic: &Topic) -> &Arc<Inbox> {
+        match self.channels.addressed(topic.name.as_bytes()) {
+            Addressed::Response => &self.answers.inbox,
+            _ => &self.messages.inbox,
+        }
+    }
+
+    /// Stops receiving.
+    pub(super) fn close(&self, bus: &Bus) {
+        // Not counted any more before anything else.
+        self.topics.iter().rev().for_each(|topic| bus.close(slice::from_ref(topic)));
+        if let Some(by_need) = &self.by_need {
+            let tag_topic = by_need.tag_topic();
+            bus.close(tag_topic.as_slice());
+            by_need.followed.close(bus);
+        }
+        self.messages.inbox.close();
+        self.answers.inbox.close();
+    }
+
+    /// Waits until everything is received: before that answers could be missed, and who is counted is not yet.
+    pub(super) async fn received(&self) {
+        let mut is_received = self.is_received.subscribe();
+        // The sender lives as long as the namespace.
+        let _ = is_received.wait_for(|is_received| *is_received).await;
+    }
+
+    /// On which channel a broadcast goes out that nobody acknowledges.
+    pub(super) fn channel_of_broadcast(&self, selection: &Selection) -> String {
+        if let ([room], Some(by_need)) = (selection.rooms.as_slice(), &self.by_need)
+            && by_need.recent_joins().contains(room)
+        {
+            return self.channels.base().to_owned();
+        }
+        self.channels.broadcast(selection)
+    }
+
+    /// Other nodes are about to be told that sockets join these rooms.
+    pub(super) fn joins_elsewhere(&self, rooms: &[RoomName]) {
+        if let Some(by_need) = &self.by_need {
+            by_need.recent_joins().add(rooms);
+        }
+    }
+
+    pub(super) fn room_opened(&self, bus: &Bus, room: &str, tag: Option<NodeTag>) {
+        if let Some(by_need) = &self.by_need
+            && let Some(topic) = by_need.topics.topic(&self.channels, room, tag)
+        {
+            by_need.followed.room_opened(bus, &self.messages.inbox, room, topic);
+        }
+    }
+
+    pub(super) fn room_closed(&self, room: &str) {
+        if let Some(by_need) = &self.by_need {
+            by_need.followed.room_closed(room);
+        }
+    }
+
+    pub(super) fn when_followed(
+        &self,
+        bus: &Bus,
+        room: &str,
+        tag: Option<NodeTag>,
+        then: Box<dyn FnOnce() + Send>,
+    ) {
+        if let Some(by_need) = &self.by_need
+            && let Some(topic) = by_need.topics.topic(&self.channels, room, tag)
+        {
+            by_need.followed.when_followed(bus, &self.messages.inbox, room, topic, then);
+        } else {
+            then();
+        }
+    }
+
+    /// The ids of this node's sockets begin with this from now on. It can only change before the first socket
+    /// comes, so no room is followed yet.
+    pub(super) fn retag(&self, bus: &Bus, tag: Option<NodeTag>) {
+        let Some(by_need) = &self.by_need else { return };
+        let new = by_need.topics.tag_topic(&self.channels, tag);
+        let mut tag_topic = by_need.tag_topic();
+        if *tag_topic != new {
+            bus.open(new.as_slice(), &self.messages.inbox);
+            bus.close(tag_topic.as_slice());
+            *tag_topic = new;
+        }
+    }
+
+    pub(super) fn sweep(&self, bus: &Bus) {
+        if let Some(by_need) = &self.by_need {
+            by_need.followed.sweep(bus);
+        }
+    }
+}
+
+/// No code that holds one of the locks can panic half-way through a change.
+impl ByNeed {
+    fn tag_topic(&self) -> MutexGuard<'_, Option<Topic>> {
+        self.tag_topic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recent_joins(&self) -> MutexGuard<'_, RecentJoins> {
+        self.recent_joins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
