@@ -7,6 +7,8 @@ use protocol::{msgpack::TranscodeError, socket::EventData};
 use std::time::Duration;
 use thiserror::Error;
 
+#[cfg(test)]
+mod captures;
 pub(crate) mod channel;
 pub(crate) mod classic;
 mod event;

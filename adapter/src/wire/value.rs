@@ -188,7 +188,10 @@ impl<'a> Value<'a> {
             return Ok(data.json);
         }
         let text = inline_buffers(&data.json, &data.attachments);
-        text.map(Box::from).map_err(|_| TranscodeError::InvalidPlaceholder.into())
+        let text = text.map_err(|_| TranscodeError::InvalidPlaceholder)?;
+        // What stands for a binary is one level deeper than a placeholder.
+        RawJson::parse(&text).ok_or(TranscodeError::TooDeep)?;
+        Ok(text.into())
     }
 
     /// On Node any value may be a room, and `123` is another one than `"123"`. Here all rooms are texts.

@@ -231,7 +231,10 @@ fn push_data(text: &mut String, data: &EventData) -> Result<(), EncodeError> {
         text.push_str(&data.json);
     } else {
         let inlined = inline_buffers(&data.json, &data.attachments);
-        text.push_str(&inlined.map_err(|_| TranscodeError::InvalidPlaceholder)?);
+        let inlined = inlined.map_err(|_| TranscodeError::InvalidPlaceholder)?;
+        // What stands for a binary is one level deeper than a placeholder.
+        RawJson::parse(&inlined).ok_or(TranscodeError::TooDeep)?;
+        text.push_str(&inlined);
     }
     Ok(())
 }
