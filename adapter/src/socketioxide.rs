@@ -68,6 +68,8 @@
 //!   mode `redis-sharded` with a dynamic subscription mode, or `subscribe = interest`) this crate looks for
 //!   changes, so a subscription comes a moment after the join. [`Cluster::follow`] waits for one; in a connect
 //!   middleware, with the id of the socket, it makes direct messages reach a socket from its first moment.
+//! - Handlers that are set when a client is connected can come too late for its first event, because socketioxide
+//!   tells the client first. A connect middleware comes before.
 //! - `max_payload` of socketioxide is 100 kB unless set, Node's is 1 MB.
 //! - socketioxide logs packets at level `debug`, with its feature `tracing`.
 

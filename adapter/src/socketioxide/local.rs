@@ -151,7 +151,7 @@ impl<E: SocketEmitter> Local for OxideLocal<E> {
                 self.count_undelivered(namespace.core.broadcast(packet, options));
             }
             Err(error) => {
-                tracing::debug!(event = "event_refused", %error, "an event was not delivered")
+                tracing::debug!(event = "event_refused", %error, "an event was not delivered");
             }
         }
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use protocol::{
     msgpack::{TranscodeError, json_to_msgpack, msgpack_to_json},
-    socket::{EventData, PacketError, check_placeholders, parse_args},
+    socket::{EventData, PacketError, check_placeholders, parse_args, renumber},
 };
 use socketioxide_core::{Str, Value};
 use thiserror::Error;
@@ -54,8 +54,14 @@ pub(super) fn to_event_data(value: &Value) -> Result<EventData, ValueError> {
 pub(super) fn from_event_data(data: EventData, kind: ValueKind) -> Result<Value, ValueError> {
     match kind {
         ValueKind::Json => {
-            let attachments = (!data.attachments.is_empty()).then(|| data.attachments.into());
-            Ok(Value::Str(Str::from(String::from(data.json)), attachments))
+            // The parser takes binaries in the order of the text, whatever their numbers say.
+            let EventData { json, attachments } = if data.attachments.is_empty() {
+                data
+            } else {
+                renumber(&data.json, &data.attachments)
+            };
+            let attachments = (!attachments.is_empty()).then(|| attachments.into());
+            Ok(Value::Str(Str::from(String::from(json)), attachments))
         }
         ValueKind::MessagePack => {
             let mut out = Vec::with_capacity(data.json.len());
@@ -89,6 +95,20 @@ mod tests {
                 assert_eq!(to_event_data(&value).expect("valid"), event, "{kind:?}");
             }
         }
+    }
+
+    #[test]
+    fn binaries_come_in_the_order_of_the_text() {
+        let event = data(
+            r#"["ev",{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}]"#,
+            &[b"second", b"first"],
+        );
+        let value = from_event_data(event, ValueKind::Json).expect("valid");
+        let expected = data(
+            r#"["ev",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#,
+            &[b"first", b"second"],
+        );
+        assert_eq!(to_event_data(&value).expect("valid"), expected);
     }
 
     #[test]

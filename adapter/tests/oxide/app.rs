@@ -3,19 +3,34 @@
 use crate::{client::Client, soon};
 use adapter::{
     AdapterConfig, LinkState, Mode, RedisConfig,
-    metrics::prometheus::Registry,
+    metrics::prometheus::{Registry, proto::MetricFamily},
     socketioxide::{Cluster, ClusterAdapter, ClusterMetrics},
 };
 use socketioxide::{
     SocketIo,
     adapter::Emitter,
     extract::{Data, SocketRef},
+    handler::ConnectHandler,
 };
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub type Server = ClusterAdapter<Emitter>;
+
+/// Before a client is told that it is connected: handlers set after that may come too late for its first event.
+async fn prepare(socket: SocketRef<Server>) -> Result<(), Infallible> {
+    socket.on("join", async |socket: SocketRef<Server>, Data::<String>(room)| {
+        socket.join(room);
+        let _ = socket.emit("joined", &());
+    });
+    socket.on("to-others", async |socket: SocketRef<Server>, Data::<String>(text)| {
+        let _ = socket.broadcast().emit("ev", &text).await;
+    });
+    Ok(())
+}
+
+async fn nothing() {}
 
 /// A running application that serves `/` and `/chat`. Ends when it is dropped.
 pub struct App {
@@ -59,15 +74,7 @@ impl App {
         let builder = SocketIo::builder().with_adapter::<Server>(cluster.clone());
         let (layer, io) = builder.build_layer();
         for ns in ["/", "/chat"] {
-            io.ns(ns, async |socket: SocketRef<Server>| {
-                socket.on("join", async |socket: SocketRef<Server>, Data::<String>(room)| {
-                    socket.join(room);
-                    let _ = socket.emit("joined", &());
-                });
-                socket.on("to-others", async |socket: SocketRef<Server>, Data::<String>(text)| {
-                    let _ = socket.broadcast().emit("ev", &text).await;
-                });
-            });
+            io.ns(ns, nothing.with(prepare));
         }
         let service = axum::Router::<()>::new().layer(layer);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -114,7 +121,7 @@ impl App {
         let families = self.registry.gather();
         let families = families.iter().filter(|family| family.name() == name);
         families
-            .flat_map(|family| family.get_metric())
+            .flat_map(MetricFamily::get_metric)
             .map(|metric| metric.get_counter().get_value())
             .sum()
     }
