@@ -3,11 +3,14 @@
 mod chaos_proxy;
 mod delivery;
 mod faults;
+mod foreign;
 mod input;
 mod link;
 mod memory;
 mod node;
 mod redis_server;
+mod requests;
+mod servers;
 
 use std::{future::Future, time::Duration};
 

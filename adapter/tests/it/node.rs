@@ -243,6 +243,7 @@ impl Local for Recorder {
     }
 
     async fn server_event(&self, ns: &str, event: EventData, is_answered: bool) -> EventData {
+        assert!(!event.json.contains("panic please"), "asked for");
         self.record(Record::ServerEvent {
             ns: ns.to_owned(),
             json: event.json.into(),
