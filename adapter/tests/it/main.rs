@@ -1,5 +1,6 @@
 //! Adapters against a real Redis: one `redis-server` process for each test, ended with it.
 
+mod answers;
 mod chaos_proxy;
 mod delivery;
 mod faults;
