@@ -1,6 +1,7 @@
 //! Moves bytes between this node and Redis, and knows no packet.
 
 mod backoff;
+mod cluster;
 mod connector;
 mod error;
 mod ghost;
@@ -10,14 +11,17 @@ mod link;
 mod probe;
 mod publisher;
 mod queries;
+mod sentinel;
 mod subscriber;
 mod subscriptions;
 mod topic;
+mod topology;
 
 use self::{
+    cluster::Links,
     connector::Connector,
     health::Health,
-    link::{Link, Shared},
+    link::{Ended, Shared},
 };
 pub(crate) use self::{
     inbox::{Frame, Inbox, Item, Losses},
@@ -32,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The way to Redis.
 pub(crate) struct Bus {
-    link: Link,
+    links: Links,
     health: Arc<Health>,
     queries: Arc<Queries>,
     is_sharded: bool,
@@ -58,8 +62,9 @@ impl Bus {
             queries: Arc::clone(&queries),
             health: Arc::clone(&health),
             metrics: metrics.clone(),
+            refresh: Arc::default(),
         };
-        Ok(Self { link: Link::new(0, &shared, &own_channel), health, queries, is_sharded })
+        Ok(Self { links: Links::new(shared, own_channel), health, queries, is_sharded })
     }
 
     pub(crate) fn link(&self) -> &watch::Sender<LinkState> {
@@ -69,26 +74,26 @@ impl Bus {
     /// Begins to put what comes in for these topics into the inbox. Redis hears of it a little later.
     pub(crate) fn open(&self, topics: &[Topic], inbox: &Arc<Inbox>) {
         for topic in topics {
-            self.link.receiver().subscriptions.open(topic.clone(), inbox, None);
+            self.links.open(topic.clone(), inbox, None);
         }
     }
 
     /// Stops receiving for these topics.
     pub(crate) fn close(&self, topics: &[Topic]) {
         for topic in topics {
-            self.link.receiver().subscriptions.close(topic.kind, &topic.name);
+            self.links.close(topic.kind, &topic.name);
         }
     }
 
     /// As [`open`](Self::open), and calls `then` when Redis has confirmed it: at once if it has already or if
     /// the link is down; also when the link is lost before.
     pub(crate) fn follow(&self, topic: Topic, inbox: &Arc<Inbox>, then: Then) {
-        self.link.receiver().subscriptions.open(topic, inbox, Some(then));
+        self.links.open(topic, inbox, Some(then));
     }
 
     /// Queues a message, if there is a link and room in the queue. Never waits.
     pub(crate) fn publish(&self, channel: String, payload: Vec<u8>) -> Result<(), LostReason> {
-        self.link.publish(channel, payload)
+        self.links.publish(channel, payload)
     }
 
     /// How many connections subscribe to a channel itself, in the whole of Redis. Nothing if Redis does not
@@ -112,12 +117,18 @@ impl Bus {
 
     /// Waits until nothing is queued or unanswered.
     pub(crate) async fn flushed(&self) {
-        self.link.flushed().await;
+        self.links.flushed().await;
     }
 
     /// Keeps the link until the shutdown.
     pub(crate) async fn run(&self, shutdown: &CancellationToken) {
-        self.link.run(shutdown).await;
+        match self.links.first().run(shutdown).await {
+            Ended::Shutdown => {}
+            Ended::IsCluster => self.links.run(shutdown).await,
+        }
         self.health.end();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,11 @@ pub enum AdapterError {
         "the address of Redis is not valid: it must look like redis://user:password@host:6379 or rediss://host:6379"
     )]
     RedisUrl,
+    /// An address of Sentinels that is not valid, and what is wrong with it.
+    #[error(
+        "the address of the Sentinels is not valid: {0} (redis+sentinel://user:password@host:26379,host:26379/master-name/0)"
+    )]
+    RedisSentinel(&'static str),
     /// An address with something this version does not support.
     #[error("the address of Redis asks for {0}, which is not supported")]
     RedisUnsupported(&'static str),
@@ -28,6 +33,7 @@ impl AdapterError {
         match self {
             AdapterError::RedisMissing => "redis_missing",
             AdapterError::RedisUrl => "redis_url",
+            AdapterError::RedisSentinel(_) => "redis_sentinel",
             AdapterError::RedisUnsupported(_) => "redis_unsupported",
             AdapterError::Config(_) => "config",
         }

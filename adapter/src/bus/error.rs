@@ -21,6 +21,18 @@ pub(super) enum LinkError {
     /// The other side is not the one whose messages reach all.
     #[error("Redis is a {0}, not a master")]
     NotMaster(String),
+    /// Sentinels name another master.
+    #[error("the Sentinels name another master")]
+    Superseded,
+    /// The name of the master is not one of those that Sentinels watch.
+    #[error("a Sentinel does not know a master named {0}")]
+    MasterUnknown(String),
+    /// A server of a Redis Cluster said something else than which slots there are.
+    #[error("the answer to CLUSTER SLOTS is not understood")]
+    TopologyUnknown,
+    /// Sharded pub/sub was found to be that of a Redis Cluster: it needs a link to each master.
+    #[error("Redis is a cluster")]
+    IsCluster,
     /// The user may not do what is needed.
     #[error("Redis refused {command}: the user lacks the grant {grant}")]
     NotPermitted { command: &'static str, grant: String },
@@ -44,6 +56,10 @@ impl LinkError {
             LinkError::Resp3Missing => "resp3_missing",
             LinkError::Authentication(_) => "authentication",
             LinkError::NotMaster(_) => "not_master",
+            LinkError::Superseded => "superseded",
+            LinkError::MasterUnknown(_) => "master_unknown",
+            LinkError::TopologyUnknown => "topology_unknown",
+            LinkError::IsCluster => "is_cluster",
             LinkError::NotPermitted { .. } => "not_permitted",
             LinkError::Command { .. } => "command",
             LinkError::Disconnected => "disconnected",

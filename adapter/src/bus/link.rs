@@ -7,38 +7,45 @@
 
 use super::{
     backoff::{Backoff, FailureLog},
-    connector::Connector,
+    connector::{Connector, Opened},
     error::LinkError,
     ghost::Ghosts,
-    health::Health,
+    health::{Health, Progress},
     probe::Probe,
     publisher::PublishQueue,
     queries::Queries,
     subscriber::{Receiver, Receiving, Refusals},
+    subscriptions::Subscriptions,
     topic::TopicKind,
+    topology::Topology,
 };
 use crate::{AdapterConfig, AdapterMetrics, LostReason};
-use redis::aio::MultiplexedConnection;
+use redis::{Client, aio::MultiplexedConnection};
 use std::{
     convert::Infallible,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
-use tokio::time;
+use tokio::{sync::Notify, time};
 use tokio_util::sync::CancellationToken;
 
 /// The way to one master.
 pub(super) struct Link {
     number: usize,
+    /// The server it is to; without one, to whoever is the master.
+    server: Option<Client>,
     connector: Arc<Connector>,
     receiver: Arc<Receiver>,
     publish_queue: PublishQueue,
     ghosts: Ghosts,
     queries: Arc<Queries>,
     health: Arc<Health>,
+    refresh: Arc<Notify>,
+    /// Where probes are to go from now on.
+    next_probe: Mutex<Option<String>>,
     is_up: AtomicBool,
     was_up: AtomicBool,
     metrics: AdapterMetrics,
@@ -48,6 +55,7 @@ pub(super) struct Link {
 
 /// Two connections to a master, everything subscribed.
 struct Connected {
+    client: Client,
     /// Ends what it may still read; first, so that it is dropped first.
     receiving: Receiving,
     publisher: MultiplexedConnection,
@@ -64,21 +72,40 @@ pub(super) struct Shared {
     pub(super) queries: Arc<Queries>,
     pub(super) health: Arc<Health>,
     pub(super) metrics: AdapterMetrics,
+    /// To be told when slots may have moved.
+    pub(super) refresh: Arc<Notify>,
+}
+
+/// Why a link is not kept any more.
+pub(super) enum Ended {
+    /// It was told to end.
+    Shutdown,
+    /// There must be one for each master instead.
+    IsCluster,
 }
 
 impl Link {
-    pub(super) fn new(number: usize, shared: &Shared, probe_channel: &str) -> Self {
-        let Shared { config, uid, kind, metrics, .. } = shared;
+    pub(super) fn new(
+        number: usize,
+        server: Option<Client>,
+        shared: &Shared,
+        probe_channel: &str,
+    ) -> Self {
+        let Shared { config, uid, kind, metrics, refresh, .. } = shared;
         let probe = Probe::new(*kind, probe_channel, uid, config.probe_interval, metrics);
-        shared.health.set(number, false);
+        shared.health.expect(number);
+        let receiver = Receiver::new(probe, Arc::clone(refresh), config, metrics);
         Self {
             number,
+            server,
             connector: Arc::clone(&shared.connector),
-            receiver: Arc::new(Receiver::new(Arc::new(probe), config, metrics)),
-            publish_queue: PublishQueue::new(*kind, config, metrics),
+            receiver: Arc::new(receiver),
+            publish_queue: PublishQueue::new(*kind, Arc::clone(refresh), config, metrics),
             ghosts: Ghosts::default(),
             queries: Arc::clone(&shared.queries),
             health: Arc::clone(&shared.health),
+            refresh: Arc::clone(refresh),
+            next_probe: Mutex::default(),
             is_up: AtomicBool::new(false),
             was_up: AtomicBool::new(false),
             metrics: metrics.clone(),
@@ -87,8 +114,23 @@ impl Link {
         }
     }
 
-    pub(super) fn receiver(&self) -> &Receiver {
-        &self.receiver
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
+    pub(super) fn subscriptions(&self) -> &Subscriptions {
+        &self.receiver.subscriptions
+    }
+
+    /// The channel of the probes.
+    pub(super) fn probe_channel(&self) -> Arc<str> {
+        self.receiver.probe.channel()
+    }
+
+    /// Lets probes go over another channel.
+    pub(super) fn set_probe_channel(&self, channel: String) {
+        *self.next_probe.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel);
+        self.receiver.subscriptions.retry();
     }
 
     /// Queues a message, if there is a link and room in the queue. Never waits.
@@ -105,16 +147,17 @@ impl Link {
     }
 
     /// Keeps the link until the shutdown.
-    pub(super) async fn run(&self, shutdown: &CancellationToken) {
+    pub(super) async fn run(&self, shutdown: &CancellationToken) -> Ended {
         let ended = shutdown.run_until_cancelled(self.supervise()).await;
         self.set_down();
         match ended {
-            None => {}
-            Some(never) => match never {},
+            None => Ended::Shutdown,
+            Some(()) => Ended::IsCluster,
         }
     }
 
-    async fn supervise(&self) -> Infallible {
+    /// Connects again and again, for as long as one link is enough.
+    async fn supervise(&self) {
         let mut backoff = Backoff::new(self.reconnect_delay);
         let mut log = FailureLog::default();
         loop {
@@ -138,7 +181,12 @@ impl Link {
                     failure
                 }
             };
+            if let LinkError::IsCluster = failure {
+                return;
+            }
             log.failed(&failure);
+            // In a Redis Cluster, another server may have taken its place.
+            self.refresh.notify_one();
             tokio::select! {
                 biased;
                 () = time::sleep(backoff.next()) => {}
@@ -149,24 +197,40 @@ impl Link {
 
     /// Makes a link that is proven to work.
     async fn connect(&self) -> Result<Connected, LinkError> {
-        let client = self.connector.next().await?;
+        let Receiver { probe, subscriptions, .. } = &*self.receiver;
+        let client = match &self.server {
+            Some(client) => client.clone(),
+            None => self.connector.next().await?,
+        };
         let mut receiving = Receiving::open(&self.receiver, &self.connector, &client).await?;
-        let mut publisher = self.connector.open(&client, None).await?;
+        let is_cluster = receiving.is_cluster;
+        if is_cluster && self.server.is_none() && probe.kind() == TopicKind::Shard {
+            return Err(LinkError::IsCluster);
+        }
+        let Opened { connection: mut publisher, .. } = self.connector.open(&client, None).await?;
         let identity = self.ghosts.identify(receiving.unsubscribed()).await?;
-        let probe = &self.receiver.probe;
-        self.receiver.subscriptions.begin(self.ghosts.may_be_there());
+        subscriptions.begin(self.ghosts.may_be_there());
+        if let Some(channel) = self.take_next_probe() {
+            probe.set_channel(&channel);
+        }
         receiving.subscribe_probe(probe.kind(), &probe.channel()).await?;
         self.subscribe_all(&receiving, false).await?;
         probe.send(&mut publisher).await?;
+        self.health.set(self.number, Progress::Proven);
+        self.health.all_proven().await;
         if self.ghosts.end(&mut publisher).await? {
-            for channel in self.receiver.subscriptions.ghosts() {
-                self.receiver.subscriptions.ghost_gone(&channel);
+            for channel in subscriptions.ghosts() {
+                subscriptions.ghost_gone(&channel);
             }
         }
         self.ghosts.remember(identity);
         self.subscribe_all(&receiving, true).await?;
-        self.queries.set_server(self.number, &client)?;
-        Ok(Connected { receiving, publisher })
+        if is_cluster {
+            self.connector.learn(&Topology::ask(&mut publisher, &client).await?)?;
+        }
+        self.queries.set_server(&client, is_cluster);
+        self.connector.is_good(&client);
+        Ok(Connected { client, receiving, publisher })
     }
 
     /// Subscribes to all there is, with or without what others count, and fails if that is not permitted.
@@ -181,6 +245,7 @@ impl Link {
                 return Ok(());
             }
             let refusals = receiving.apply(&self.receiver, &changes).await?;
+            self.misplaced(&refusals);
             if let Some((_, _, error)) = refusals.not_permitted.into_iter().next() {
                 return Err(error);
             }
@@ -189,10 +254,11 @@ impl Link {
 
     /// Uses the link until it breaks.
     async fn keep(&self, connected: Connected) -> LinkError {
-        let Connected { receiving, publisher } = connected;
+        let Connected { client, receiving, publisher } = connected;
         let lost = receiving.lost();
         let subscriptions = &self.receiver.subscriptions;
         let ghosts = self.ghosts.watch(publisher.clone(), subscriptions, self.probe_interval);
+        let superseded = self.connector.superseded(&client, self.probe_interval);
         let failure: Result<Infallible, LinkError> = tokio::select! {
             biased;
             () = lost.cancelled() => {
@@ -202,6 +268,7 @@ impl Link {
             result = self.keep_subscribed(&receiving) => result,
             result = self.receiver.probe.keep_probing(publisher.clone()) => result,
             result = ghosts => result,
+            failure = superseded => Err(failure),
             result = self.publish_queue.keep_publishing(publisher) => result,
         };
         match failure {
@@ -212,14 +279,34 @@ impl Link {
 
     /// Follows the changes of what is wanted, until Redis does not answer.
     async fn keep_subscribed(&self, receiving: &Receiving) -> Result<Infallible, LinkError> {
+        let probe = &self.receiver.probe;
         loop {
+            if let Some(channel) = self.take_next_probe() {
+                receiving.subscribe_probe(probe.kind(), &channel).await?;
+                let former = probe.channel();
+                probe.set_channel(&channel);
+                receiving.unsubscribe_probe(probe.kind(), &former).await?;
+            }
             let changes = self.receiver.subscriptions.take_changes(true);
             if changes.is_empty() {
                 self.receiver.subscriptions.changed().await;
             } else {
                 let refusals = receiving.apply(&self.receiver, &changes).await?;
+                self.misplaced(&refusals);
                 self.refused(refusals);
             }
+        }
+    }
+
+    fn take_next_probe(&self) -> Option<String> {
+        self.next_probe.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Channels of which other masters have the slot are subscribed to when it is known who.
+    fn misplaced(&self, refusals: &Refusals) {
+        for name in &refusals.misplaced {
+            self.receiver.subscriptions.misplaced(TopicKind::Shard, name);
+            self.refresh.notify_one();
         }
     }
 
@@ -235,19 +322,19 @@ impl Link {
     fn set_up(&self) {
         self.is_up.store(true, Ordering::Release);
         self.receiver.subscriptions.link_is_up();
-        self.health.set(self.number, true);
+        self.health.set(self.number, Progress::Up);
         if self.was_up.swap(true, Ordering::Relaxed) {
             self.metrics.redis_reconnects_total.inc();
             tracing::warn!(event = "redis_link_up", "connected to Redis again");
-            self.receiver.subscriptions.link_was_lost();
         } else {
             tracing::info!(event = "redis_link_up", "connected to Redis");
         }
+        self.receiver.subscriptions.tell_gaps();
     }
 
     fn set_down(&self) {
         self.is_up.store(false, Ordering::Release);
-        self.health.set(self.number, false);
+        self.health.set(self.number, Progress::Down);
         self.receiver.subscriptions.link_is_down();
     }
 }

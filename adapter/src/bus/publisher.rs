@@ -7,7 +7,7 @@ use redis::{Value, aio::MultiplexedConnection};
 use std::{
     collections::VecDeque,
     convert::Infallible,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -24,6 +24,8 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 pub(super) struct PublishQueue {
     /// `PUBLISH` or `SPUBLISH`.
     command: &'static str,
+    /// To be told when another master has the slot of a channel.
+    refresh: Arc<Notify>,
     state: Mutex<State>,
     /// Something came, or something was answered.
     changed: Notify,
@@ -56,11 +58,17 @@ struct Metrics {
 }
 
 impl PublishQueue {
-    pub(super) fn new(kind: TopicKind, config: &AdapterConfig, metrics: &AdapterMetrics) -> Self {
+    pub(super) fn new(
+        kind: TopicKind,
+        refresh: Arc<Notify>,
+        config: &AdapterConfig,
+        metrics: &AdapterMetrics,
+    ) -> Self {
         let result = |result| metrics.cluster_published_total.with_label_values(&[result]);
         metrics.publish_queue_limit.set(config.publish_queue_frames as i64);
         Self {
             command: kind.publish(),
+            refresh,
             state: Mutex::default(),
             changed: Notify::new(),
             idle: Notify::new(),
@@ -148,6 +156,10 @@ impl PublishQueue {
         match LinkError::of_channel(self.command, channel, error) {
             error @ LinkError::NotPermitted { .. } => {
                 tracing::error!(event = "publish_refused", %error, "Redis refused a message");
+                Ok(())
+            }
+            error if error.is_redirection() => {
+                self.refresh.notify_one();
                 Ok(())
             }
             // A server that is loading, or no master any more: let the connection find out.

@@ -3,13 +3,13 @@
 //! They have connections of their own, so that a slow answer never stands before a message, and every wait has an
 //! end. Nothing is published here: two connections know no order.
 
-use super::{connector::Connector, error::LinkError};
-use deadpool_redis::{Manager, Pool, PoolConfig, Runtime, Timeouts};
+use super::connector::Connector;
+use deadpool_redis::{Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts};
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError};
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use thiserror::Error;
 use tokio::time;
@@ -24,6 +24,10 @@ const RECYCLE: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_secs(1);
 /// Connections for each server. Questions are few and short.
 const CONNECTIONS_MAX: usize = 4;
+/// How often a Redis Cluster may name another server for a key.
+const REDIRECTIONS_MAX: usize = 4;
+/// How long the masters of a Redis Cluster are believed to be the same.
+const MASTERS_AGE_MAX: Duration = Duration::from_secs(5);
 /// How many keys one step of a scan looks at.
 const SCAN_COUNT: usize = 1000;
 
@@ -44,36 +48,52 @@ pub(crate) enum QueryError {
 /// The connections for questions, by server.
 pub(crate) struct Queries {
     connector: Arc<Connector>,
-    /// By the number of the link; those that redirections led to are not kept.
-    pools: Mutex<BTreeMap<usize, Server>>,
+    state: Mutex<State>,
 }
 
-#[derive(Clone)]
-struct Server {
-    address: String,
-    pool: Pool,
+#[derive(Default)]
+struct State {
+    /// Where the newest link is.
+    home: Option<Client>,
+    is_cluster: bool,
+    /// The masters of a Redis Cluster, and since when they are known.
+    masters: Option<(Instant, Vec<Client>)>,
+    pools: HashMap<String, Pool>,
 }
 
 impl Queries {
     pub(super) fn new(connector: Arc<Connector>) -> Self {
-        Self { connector, pools: Mutex::default() }
+        Self { connector, state: Mutex::default() }
     }
 
     /// A link is on this server now.
-    pub(super) fn set_server(&self, link: usize, client: &Client) -> Result<(), LinkError> {
-        let address = client.get_connection_info().addr().to_string();
-        let mut pools = self.pools();
-        if pools.get(&link).is_none_or(|server| server.address != address) {
-            let pool = pool(client)?;
-            pools.insert(link, Server { address, pool });
-        }
-        Ok(())
+    pub(super) fn set_server(&self, client: &Client, is_cluster: bool) {
+        let mut state = self.state();
+        state.home = Some(client.clone());
+        state.is_cluster = is_cluster;
+        state.masters = None;
     }
 
     /// Runs a command about one key, at the server that has it.
     pub(crate) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, QueryError> {
-        let server = self.pools().values().next().cloned().ok_or(QueryError::NoServer)?;
-        server.run(command).await
+        let mut client = self.home()?;
+        for _ in 0..REDIRECTIONS_MAX {
+            let error = match self.ask(&client, command).await {
+                Err(QueryError::Failed(error)) => error,
+                result => return result,
+            };
+            let address = error.redirect_node().and_then(|(address, _)| address.rsplit_once(':'));
+            let Some((host, port)) = address else { return Err(QueryError::Failed(error)) };
+            // Without a host it is another port of the same machine.
+            let home = client.get_connection_info().addr().to_string();
+            let host = match (host, home.rsplit_once(':')) {
+                ("", Some((home, _))) => home,
+                _ => host,
+            };
+            let port = port.parse().map_err(|_| QueryError::NoServer)?;
+            client = self.connector.at(host, port).map_err(|_| QueryError::NoServer)?;
+        }
+        Err(QueryError::NoServer)
     }
 
     /// Runs a command at each master.
@@ -81,25 +101,23 @@ impl Queries {
         &self,
         command: &Cmd,
     ) -> Result<Vec<T>, QueryError> {
-        let servers: Vec<Server> = self.pools().values().cloned().collect();
-        if servers.is_empty() {
-            return Err(QueryError::NoServer);
-        }
+        let masters = self.masters().await?;
         let mut answers = Vec::new();
-        for server in &servers {
-            answers.push(server.run(command));
+        for master in &masters {
+            answers.push(self.ask(master, command));
         }
-        futures_util::future::try_join_all(answers).await
+        let answers = futures_util::future::try_join_all(answers).await;
+        if answers.is_err() {
+            // One that does not answer may have been replaced.
+            self.state().masters = None;
+        }
+        answers
     }
 
     /// The keys that match a pattern, at all masters.
     pub(crate) async fn keys(&self, pattern: &str) -> Result<Vec<String>, QueryError> {
-        let servers: Vec<Server> = self.pools().values().cloned().collect();
-        if servers.is_empty() {
-            return Err(QueryError::NoServer);
-        }
         let mut all = Vec::new();
-        for server in servers {
+        for master in self.masters().await? {
             let mut cursor = 0_u64;
             loop {
                 let scan = redis::cmd("SCAN")
@@ -109,7 +127,7 @@ impl Queries {
                     .arg("COUNT")
                     .arg(SCAN_COUNT)
                     .to_owned();
-                let (next, mut keys): (u64, Vec<String>) = server.run(&scan).await?;
+                let (next, mut keys): (u64, Vec<String>) = self.ask(&master, &scan).await?;
                 all.append(&mut keys);
                 cursor = next;
                 if cursor == 0 {
@@ -123,26 +141,68 @@ impl Queries {
         Ok(all)
     }
 
-    /// No code that holds the lock can panic half-way through a change.
-    fn pools(&self) -> MutexGuard<'_, BTreeMap<usize, Server>> {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    /// All masters. Those of a Redis Cluster are looked up anew every few seconds.
+    async fn masters(&self) -> Result<Vec<Client>, QueryError> {
+        let home = self.home()?;
+        {
+            let state = self.state();
+            match &state.masters {
+                _ if !state.is_cluster => return Ok(vec![home]),
+                Some((since, masters)) if since.elapsed() < MASTERS_AGE_MAX => {
+                    return Ok(masters.clone());
+                }
+                _ => {}
+            }
+        }
+        let topology = self.connector.topology(&home).await.map_err(|_| QueryError::NoServer)?;
+        let masters = topology.masters().iter().map(|(host, port)| self.connector.at(host, *port));
+        let masters: Vec<_> =
+            masters.collect::<Result<_, _>>().map_err(|_| QueryError::NoServer)?;
+        let mut state = self.state();
+        let is_known =
+            |address: &String| masters.iter().any(|master| address_of(master) == *address);
+        state.pools.retain(|address, _| is_known(address));
+        state.masters = Some((Instant::now(), masters.clone()));
+        Ok(masters)
     }
-}
 
-impl Server {
-    async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, QueryError> {
+    async fn ask<T: FromRedisValue>(
+        &self,
+        client: &Client,
+        command: &Cmd,
+    ) -> Result<T, QueryError> {
+        let pool = self.pool(client)?;
         let asking = async {
-            let mut connection = self.pool.get().await.map_err(|error| match error {
-                deadpool_redis::PoolError::Timeout(_) => QueryError::Timeout,
-                deadpool_redis::PoolError::Backend(error) => QueryError::of(error),
+            let mut connection = pool.get().await.map_err(|error| match error {
+                PoolError::Timeout(_) => QueryError::Timeout,
+                PoolError::Backend(error) => QueryError::of(error),
                 _ => QueryError::NoServer,
             })?;
             command.query_async(&mut *connection).await.map_err(QueryError::of)
         };
         // Each part has its limit; this is the limit of all together, whatever the parts do.
-        time::timeout(WAIT + CREATE + RECYCLE + ANSWER, asking)
-            .await
-            .unwrap_or(Err(QueryError::Timeout))
+        let limit = WAIT + CREATE + RECYCLE + ANSWER;
+        time::timeout(limit, asking).await.unwrap_or(Err(QueryError::Timeout))
+    }
+
+    fn home(&self) -> Result<Client, QueryError> {
+        self.state().home.clone().ok_or(QueryError::NoServer)
+    }
+
+    fn pool(&self, client: &Client) -> Result<Pool, QueryError> {
+        let mut state = self.state();
+        let address = address_of(client);
+        if let Some(pool) = state.pools.get(&address) {
+            return Ok(pool.clone());
+        }
+        let pool = new_pool(client)?;
+        state.pools.insert(address, pool.clone());
+        Ok(pool)
+    }
+
+    /// No code that holds the lock can panic half-way through a change.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -152,15 +212,19 @@ impl QueryError {
     }
 }
 
-fn pool(client: &Client) -> Result<Pool, LinkError> {
+fn address_of(client: &Client) -> String {
+    client.get_connection_info().addr().to_string()
+}
+
+fn new_pool(client: &Client) -> Result<Pool, QueryError> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CREATE))
         .set_response_timeout(Some(ANSWER));
     let info = client.get_connection_info().clone();
-    let manager = Manager::new_with_config(info, config).map_err(LinkError::Connect)?;
+    let manager = Manager::new_with_config(info, config).map_err(QueryError::Failed)?;
     let timeouts = Timeouts { wait: Some(WAIT), create: Some(CREATE), recycle: Some(RECYCLE) };
     let config = PoolConfig { timeouts, ..PoolConfig::new(CONNECTIONS_MAX) };
     let built = Pool::builder(manager).config(config).runtime(Runtime::Tokio1).build();
-    // Only a pool with timeouts and without a runtime cannot be built.
-    built.map_err(|_| LinkError::Timeout)
+    // It needs a runtime for its timeouts, and has got one.
+    built.map_err(|_| QueryError::NoServer)
 }

@@ -1,7 +1,7 @@
 //! The connection that receives.
 
 use super::{
-    connector::Connector,
+    connector::{Connector, Opened},
     error::LinkError,
     inbox::Frame,
     probe::Probe,
@@ -27,9 +27,9 @@ const COMMANDS_UNDER_WAY: usize = 8;
 /// What comes in over one link.
 pub(super) struct Receiver {
     pub(super) subscriptions: Subscriptions,
-    pub(super) probe: Arc<Probe>,
-    /// Redis has ended a subscription by itself: the slot of the channel has another owner.
-    pub(super) moved: Notify,
+    pub(super) probe: Probe,
+    /// To be told when Redis ends a subscription by itself: the slot of the channel has another owner then.
+    refresh: Arc<Notify>,
     frame_max: usize,
     overflow: IntCounter,
     too_large: IntCounter,
@@ -39,6 +39,7 @@ pub(super) struct Receiver {
 /// A connection that receives. Nothing is sent over it but what begins and ends subscriptions.
 pub(super) struct Receiving {
     connection: MultiplexedConnection,
+    pub(super) is_cluster: bool,
     lost: CancellationToken,
     /// Whether messages of this connection still count. Its task may be in the middle of one when the
     /// connection is given up, and a later one may bring the same message again.
@@ -68,12 +69,17 @@ impl Drop for Receiving {
 }
 
 impl Receiver {
-    pub(super) fn new(probe: Arc<Probe>, config: &AdapterConfig, metrics: &AdapterMetrics) -> Self {
+    pub(super) fn new(
+        probe: Probe,
+        refresh: Arc<Notify>,
+        config: &AdapterConfig,
+        metrics: &AdapterMetrics,
+    ) -> Self {
         let received = |result| metrics.cluster_received_total.with_label_values(&[result]);
         Self {
             subscriptions: Subscriptions::default(),
             probe,
-            moved: Notify::new(),
+            refresh,
             frame_max: config.cluster_frame_max,
             overflow: received("overflow"),
             too_large: received("too_large"),
@@ -137,7 +143,7 @@ impl Receiver {
         let Ok(name) = str::from_utf8(name) else { return };
         let is_probe = self.probe.is_channel(kind, name.as_bytes());
         if self.subscriptions.ended(kind, name) || is_probe {
-            self.moved.notify_one();
+            self.refresh.notify_one();
         }
     }
 }
@@ -162,8 +168,8 @@ impl Receiving {
                 }
             })
         };
-        let connection = connector.open(client, Some(on_push)).await?;
-        Ok(Self { connection, lost, counts })
+        let Opened { connection, is_cluster } = connector.open(client, Some(on_push)).await?;
+        Ok(Self { connection, is_cluster, lost, counts })
     }
 
     /// Cancelled when the connection has ended.

@@ -85,9 +85,16 @@ impl Changes {
 }
 
 impl Subscriptions {
-    /// Begins to put what comes in for a topic into the inbox. `then` is called when Redis has confirmed it;
-    /// at once if it has already or if there is no link; and when the link is lost.
-    pub(super) fn open(&self, topic: Topic, inbox: &Arc<Inbox>, then: Option<Then>) {
+    /// Begins to put what comes in for a topic into the inbox. `then` is called when Redis has confirmed it, or
+    /// when the link is lost. If it has already, or if there is no link, the caller gets it back, to call it at
+    /// once.
+    #[must_use = "what is returned is to be called"]
+    pub(super) fn open(
+        &self,
+        topic: Topic,
+        inbox: &Arc<Inbox>,
+        then: Option<Then>,
+    ) -> Option<Then> {
         let mut state = self.state();
         let is_up = state.is_up;
         let (kind, name) = (topic.kind, Arc::from(topic.name));
@@ -104,14 +111,13 @@ impl Subscriptions {
         state.queue(kind, &name);
         drop(state);
         self.changed.notify_one();
-        if let Some(then) = now {
-            then();
-        }
+        now
     }
 
     /// The same for a topic that was received elsewhere until now: its inbox is told that something may be
     /// missing when it is received here.
-    pub(super) fn take_over(&self, topic: Topic, moved: Moved) {
+    #[must_use = "what is returned is to be called"]
+    pub(super) fn take_over(&self, topic: Topic, moved: Moved) -> Vec<Then> {
         let mut state = self.state();
         let is_up = state.is_up;
         let (kind, name) = (topic.kind, Arc::from(topic.name));
@@ -127,7 +133,7 @@ impl Subscriptions {
         state.queue(kind, &name);
         drop(state);
         self.changed.notify_one();
-        now.into_iter().for_each(|then| then());
+        now
     }
 
     /// Gives away all topics that are not at home here any more.
@@ -153,16 +159,17 @@ impl Subscriptions {
         moved
     }
 
-    /// Stops receiving a topic.
-    pub(super) fn close(&self, kind: TopicKind, name: &str) {
+    /// Stops receiving a topic. Gives who waited for it.
+    #[must_use = "what is returned is to be called"]
+    pub(super) fn close(&self, kind: TopicKind, name: &str) -> Vec<Then> {
         let mut state = self.state();
-        let Some(entry) = state.entries.of_mut(kind).get_mut(name) else { return };
+        let Some(entry) = state.entries.of_mut(kind).get_mut(name) else { return Vec::new() };
         entry.inbox = None;
         let then = std::mem::take(&mut entry.then);
         state.queue(kind, name);
         drop(state);
         self.changed.notify_one();
-        then.into_iter().for_each(|then| then());
+        then
     }
 
     /// Gives up a topic that Redis refuses.
@@ -234,9 +241,10 @@ impl Subscriptions {
     /// Redis has confirmed a topic. Called in the order in which Redis sends.
     pub(super) fn held(&self, kind: TopicKind, name: &str) {
         let mut state = self.state();
+        let is_up = state.is_up;
         let Some(entry) = state.entries.of_mut(kind).get_mut(name) else { return };
         entry.held = Held::Yes;
-        let then = entry.received();
+        let then = entry.received(is_up);
         drop(state);
         then.into_iter().for_each(|then| then());
     }
@@ -244,9 +252,10 @@ impl Subscriptions {
     /// The pattern that stands in for a counted channel is confirmed.
     pub(super) fn held_by_pattern(&self, channel: &str) {
         let mut state = self.state();
+        let is_up = state.is_up;
         let Some(entry) = state.entries.of_mut(TopicKind::Channel).get_mut(channel) else { return };
         entry.held = Held::ByPattern;
-        let then = entry.received();
+        let then = entry.received(is_up);
         drop(state);
         then.into_iter().for_each(|then| then());
     }
@@ -286,12 +295,31 @@ impl Subscriptions {
         names.iter().filter(|name| !is_held(name)).cloned().collect()
     }
 
-    /// Whether nothing waits that others do not count.
-    pub(super) fn is_settled(&self) -> bool {
-        self.state().queue.is_empty()
+    /// Another server has the channel, or soon will. Nobody waits for that.
+    pub(super) fn misplaced(&self, kind: TopicKind, name: &str) {
+        let mut state = self.state();
+        let Some(entry) = state.entries.of_mut(kind).get_mut(name) else { return };
+        entry.has_gap = true;
+        let then = std::mem::take(&mut entry.then);
+        drop(state);
+        then.into_iter().for_each(|then| then());
     }
 
-    /// The link is proven.
+    /// Queues what is wanted and not held.
+    pub(super) fn retry(&self) {
+        let mut state = self.state();
+        for kind in TopicKind::ALL {
+            let entries = state.entries.of(kind).iter();
+            let missing =
+                entries.filter(|(_, entry)| entry.inbox.is_some() && entry.held == Held::No);
+            let missing: Vec<_> = missing.map(|(name, _)| Arc::clone(name)).collect();
+            missing.iter().for_each(|name| state.queue(kind, name));
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// The link is up: from now on, who follows a topic waits for Redis.
     pub(super) fn link_is_up(&self) {
         self.state().is_up = true;
     }
@@ -299,10 +327,11 @@ impl Subscriptions {
     /// The link is lost: nobody may wait for it.
     pub(super) fn link_is_down(&self) {
         let mut state = self.state();
-        state.is_up = false;
+        let was_up = std::mem::replace(&mut state.is_up, false);
         let mut then = Vec::new();
         for kind in TopicKind::ALL {
             for entry in state.entries.of_mut(kind).values_mut() {
+                entry.has_gap |= was_up;
                 then.append(&mut entry.then);
             }
         }
@@ -310,16 +339,20 @@ impl Subscriptions {
         then.into_iter().for_each(|then| then());
     }
 
-    /// Tells every inbox that the link was lost. Called when it is back: by then it is certain that
-    /// something may be missing, and who reconnects for it misses nothing more.
-    pub(super) fn link_was_lost(&self) {
-        let state = self.state();
+    /// Tells each inbox once that something may be missing. Called when the link is back: by then it is
+    /// certain, and who reconnects for it misses nothing more.
+    pub(super) fn tell_gaps(&self) {
+        let mut state = self.state();
         let mut told = HashSet::new();
-        for (_, entries) in state.entries.iter() {
-            // An inbox has several topics, but is to be told once.
-            let inboxes = entries.values().filter_map(|entry| entry.inbox.as_ref());
-            for inbox in inboxes.filter(|inbox| told.insert(Arc::as_ptr(inbox))) {
-                inbox.lose_link();
+        for kind in TopicKind::ALL {
+            for entry in state.entries.of_mut(kind).values_mut() {
+                if let Some(inbox) = &entry.inbox
+                    && entry.held != Held::No
+                    && std::mem::take(&mut entry.has_gap)
+                    && told.insert(Arc::as_ptr(inbox))
+                {
+                    inbox.lose_link();
+                }
             }
         }
     }
@@ -353,9 +386,10 @@ pub(super) struct Moved {
 }
 
 impl Entry {
-    /// Messages come from now on.
-    fn received(&mut self) -> Vec<Then> {
+    /// Messages come from now on. While the link is being made, gaps are told when it is up.
+    fn received(&mut self, is_up: bool) -> Vec<Then> {
         if let Some(inbox) = &self.inbox
+            && is_up
             && std::mem::take(&mut self.has_gap)
         {
             inbox.lose_link();

@@ -1,9 +1,10 @@
 //! A `redis-server` of a test's own.
 
-use crate::{PATIENCE, soon};
+use super::{PATIENCE, soon};
 use redis::aio::MultiplexedConnection;
 use std::{
     net::TcpListener,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -14,6 +15,8 @@ pub struct RedisServer {
     folder: TempDir,
     port: u16,
     arguments: Vec<String>,
+    /// The configuration, if this is a Sentinel.
+    sentinel: Option<PathBuf>,
     process: Option<Child>,
 }
 
@@ -34,12 +37,26 @@ impl RedisServer {
         }
     }
 
+    /// Starts a Sentinel with these lines in its configuration, which it rewrites.
+    pub async fn start_sentinel(lines: &str) -> Self {
+        loop {
+            let mut server = Self::stopped(&[]);
+            let path = server.folder.path().join("sentinel.conf");
+            std::fs::write(&path, lines).expect("a file can be written");
+            server.sentinel = Some(path);
+            if soon("the start of a Sentinel", server.try_start()).await {
+                return server;
+            }
+        }
+    }
+
     /// A server that is yet to be started, with an address that nobody listens on.
     pub fn stopped(arguments: &[&str]) -> Self {
         Self {
             folder: tempfile::tempdir().expect("a folder"),
             port: free_port(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            sentinel: None,
             process: None,
         }
     }
@@ -52,8 +69,13 @@ impl RedisServer {
     /// Starts the server, and says whether it got its port.
     async fn try_start(&mut self) -> bool {
         assert!(self.process.is_none(), "the server runs");
-        let process = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        let mut command = Command::new("redis-server");
+        match &self.sentinel {
+            Some(path) => command.arg(path).arg("--sentinel"),
+            None => command.args(["--save", "", "--appendonly", "no"]),
+        };
+        let process = command
+            .args(["--bind", "127.0.0.1"])
             .args(["--port", &self.port.to_string()])
             .args(&self.arguments)
             .arg("--dir")
