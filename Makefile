@@ -25,7 +25,7 @@ run: ## Build a release, start a node with the demo chat and print its address
 	@CARGO="$(CARGO)" scripts/run.sh $(ARGS)
 
 .PHONY: test
-test: setup fmt-check client lint unit doc e2e ## Run everything that must pass, installing what is missing
+test: setup fmt-check client lint unit doc e2e chaos-short ## Run everything that must pass, installing what is missing
 	$(call heading,all tests passed)
 
 .PHONY: ci
@@ -71,6 +71,23 @@ e2e: client ## Run the official clients and Node.js servers against real nodes
 	$(CARGO) build --locked --bins --examples --features carillon-adapter/socketioxide
 	cd e2e && $(NPM) ci --no-audit --no-fund --loglevel=error
 	cd e2e && NODE="$(NODE)" CARILLON_BIN="$(CARILLON_BIN)" ../scripts/e2e.sh
+
+# Development builds, because their assertions are on. More arguments: ARGS="--scenario F7 --seed 1 --out DIR".
+.PHONY: chaos
+chaos: chaos-build ## Break a cluster under load in every way and check its promises (about ten minutes)
+	$(call heading,chaos)
+	$(TARGET_DIR)/debug/carillon-bench chaos --bin "$(CARILLON_BIN)" --jobs 2 $(ARGS)
+
+.PHONY: chaos-short
+chaos-short: chaos-build
+	$(call heading,chaos (the short selection))
+	$(TARGET_DIR)/debug/carillon-bench chaos --bin "$(CARILLON_BIN)" --scenario short --quiesce 2 --jobs 3
+
+.PHONY: chaos-build
+chaos-build: client
+	$(call heading,build)
+	$(CARGO) build --locked --bins
+	cd loadtest/peers/node && $(NPM) ci --no-audit --no-fund --loglevel=error
 
 .PHONY: bench
 bench: client ## Compare a release build with Node.js socket.io on the same work (loadtest/results)

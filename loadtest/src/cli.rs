@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
+use crate::chaos;
 use crate::compare::{self, Comparison};
 use crate::fleet::Fleet;
 use crate::machine::{self, Cores};
@@ -33,6 +34,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Measure(Measure),
+    /// Run a cluster under load, break it in every way, and check its promises.
+    Chaos(chaos::Options),
+}
+
+#[derive(Subcommand)]
+enum Measure {
     /// Run scenarios on one program and print `key=value` lines.
     Run {
         #[arg(long, value_enum, default_value = "carillon")]
@@ -123,6 +132,13 @@ pub fn run() -> Result<bool> {
         Some(directory) => directory,
         None => std::env::current_exe()?.parent().context("find the own directory")?.to_owned(),
     };
+    let measure = match cli.command {
+        Command::Measure(measure) => measure,
+        Command::Chaos(options) => {
+            machine::raise_file_limit(options.descriptors())?;
+            return chaos::run(&options, &binaries, &cli.loadtest);
+        }
+    };
     let places = Places { binaries, loadtest: cli.loadtest };
     let gateway = places.loadtest.join("gateway.toml");
     ensure!(
@@ -133,8 +149,8 @@ pub fn run() -> Result<bool> {
     machine::raise_file_limit(cli.work.idle.iter().copied().max().unwrap_or(0))?;
     let cores = Cores::split()?;
     let scenarios = cli.work.scenarios();
-    match cli.command {
-        Command::Run { program } => {
+    match measure {
+        Measure::Run { program } => {
             let plan = cli.work.plan(u64::MAX);
             let meter = Meter::native(cli.work.window());
             let outcomes = compare::round(program, &places, &cores, &scenarios, &meter, &plan);
@@ -143,7 +159,7 @@ pub fn run() -> Result<bool> {
             }
             Ok(outcomes.iter().all(Result::is_ok))
         }
-        Command::Compare { programs, rounds, results } => {
+        Measure::Compare { programs, rounds, results } => {
             let plan = cli.work.plan(u64::MAX);
             let meter = Meter::native(cli.work.window());
             let comparison =
@@ -153,7 +169,7 @@ pub fn run() -> Result<bool> {
             report::write(&comparison, &results)?;
             Ok(comparison.complete())
         }
-        Command::Callgrind { program, profiles } => {
+        Measure::Callgrind { program, profiles } => {
             let plan = cli.work.plan(40_000);
             callgrind(program, &places, &scenarios, &profiles, &plan)
         }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The key that every handshake sends, and the answer that proves that the server has read it.
-const HANDSHAKE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub const HANDSHAKE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// See [`HANDSHAKE_KEY`].
 pub const HANDSHAKE_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 

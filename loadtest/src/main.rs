@@ -3,8 +3,11 @@
 //! A [`scenario`] drives a [`swarm`] of [`client`]s against a [`fleet`] of one or more [`server`]s and checks every message id; a [`meter`]
 //! reads what it cost them. [`compare`] does that for several programs in alternation, and [`report`] writes
 //! it down. A run in which a message was lost, duplicated or misplaced is a failed run, however fast.
+//!
+//! [`chaos`] is the other half: it breaks clusters and checks what must stay true.
 #![expect(clippy::print_stdout, reason = "results go to standard output")]
 
+mod chaos;
 mod cli;
 mod client;
 mod compare;
