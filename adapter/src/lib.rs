@@ -90,6 +90,10 @@ pub use crate::{
     request::{Acks, RequestCause, RequestError},
 };
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use crate::wire::fuzzing;
+
 /// Characters of a random id. Node takes 6; with 12 no two are the same by accident.
 const RANDOM_ID_LEN: usize = 12;
 

@@ -12,6 +12,8 @@ mod captures;
 pub(crate) mod channel;
 pub(crate) mod classic;
 mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod msgpack;
 pub(crate) mod sharded;
 mod value;

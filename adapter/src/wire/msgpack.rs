@@ -80,10 +80,6 @@ pub(super) fn bool(value: &[u8]) -> Option<bool> {
     }
 }
 
-pub(super) fn is_nil(value: &[u8]) -> bool {
-    value == [0xc0]
-}
-
 pub(super) fn is_number(value: &[u8]) -> bool {
     use Marker::{F32, F64, FixNeg, FixPos, I8, I16, I32, I64, U8, U16, U32, U64};
     value.first().is_some_and(|first| {

@@ -189,6 +189,7 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
+    use crate::DEPTH_MAX;
 
     /// The reader looks at long strings in words and in chunks: each byte is put at each place.
     #[test]
@@ -223,6 +224,49 @@ mod tests {
         assert_eq!((part(list, "2"), part(list, "x")), (Ok(None), Ok(None)));
         assert_eq!(part(RawJson("null"), "a"), Ok(None));
         assert_eq!(part(RawJson("3"), "a"), Err(NoParts));
+    }
+
+    #[test]
+    fn elements_and_members_are_gone_through_in_order() {
+        let value = RawJson::parse(r#"{"a":[1,"x",{}],"\u0062":null,"a":2}"#).expect("JSON");
+        let mut seen = Vec::new();
+        let walked = value.each_member(|key, value| {
+            seen.push((key.to_owned(), value.get()));
+            Ok::<(), NoParts>(())
+        });
+        assert_eq!(walked, Ok(()));
+        let expected = [("a", "[1,\"x\",{}]"), ("b", "null"), ("a", "2")];
+        assert_eq!(seen, expected.map(|(key, value)| (key.to_owned(), value)));
+        let elements = RawJson("[1,\"x\",{}]").elements().expect("an array");
+        assert_eq!(
+            elements.iter().map(|value| value.get()).collect::<Vec<_>>(),
+            ["1", "\"x\"", "{}"]
+        );
+        assert!(RawJson("{}").elements().is_err() && RawJson("[]").elements().is_ok());
+        assert_eq!(RawJson("[]").each_member(|_, _| Ok(())), Err(NoParts));
+        // What fails ends the walk.
+        assert_eq!(value.each_member(|_, _| Err(NoParts)), Err(NoParts));
+    }
+
+    #[test]
+    fn only_strings_have_a_text() {
+        assert_eq!(RawJson(r#""a\n\u00e9""#).text().as_deref(), Some("a\n\u{e9}"));
+        for other in ["1", "null", "[\"a\"]", "{}"] {
+            assert_eq!(RawJson(other).text(), None);
+        }
+    }
+
+    #[test]
+    fn a_message_may_be_deeper_than_an_event() {
+        let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        let texts = [DEPTH_MAX, DEPTH_MAX + 1, MESSAGE_DEPTH_MAX, MESSAGE_DEPTH_MAX + 1].map(deep);
+        let are_events = texts.each_ref().map(|text| RawJson::parse(text).is_some());
+        let are_messages = texts.each_ref().map(|text| RawJson::parse_message(text).is_some());
+        assert_eq!(are_events, [true, false, false, false]);
+        assert_eq!(are_messages, [true, true, true, false]);
+        // What has been read once can be walked through.
+        let inner = RawJson::parse_message(&texts[2]).expect("JSON").elements().expect("an array");
+        assert_eq!(inner[0].get(), deep(MESSAGE_DEPTH_MAX - 1));
     }
 
     #[test]

@@ -72,3 +72,15 @@ pub(crate) fn push_u64(out: &mut String, mut number: u64) {
     // Digits are always text.
     out.push_str(str::from_utf8(&digits[at..]).unwrap_or_default());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_escaped_as_json_stringify_does() {
+        let mut out = String::new();
+        push_quoted(&mut out, "\u{0}\u{8}\t\n\u{b}\u{c}\r\u{1f}\"\\/\u{7f}\u{2028}é");
+        assert_eq!(out, "\"\\u0000\\b\\t\\n\\u000b\\f\\r\\u001f\\\"\\\\/\u{7f}\u{2028}é\"");
+    }
+}

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use protocol::socket::{
-    Event, Packet, PacketError, PacketKind, check_placeholders, encode_packet, parse_args,
-    parse_auth, renumber,
+    Event, Packet, PacketError, PacketKind, check_placeholders, encode_packet, inline_buffers,
+    parse_args, parse_auth, renumber,
 };
 
 fn attachments(texts: &[&'static str]) -> Vec<Bytes> {
@@ -141,4 +141,23 @@ fn placeholders_are_what_javascript_takes_for_them() {
     ] {
         assert_eq!(check(text), Err(PacketError::InvalidPlaceholder), "{text}");
     }
+}
+
+#[test]
+fn binaries_in_json_look_as_those_of_node() {
+    let inlined = |json: &str, texts: &[&'static str]| inline_buffers(json, &attachments(texts));
+    let json = r#"["a",{"_placeholder":true,"num":1},{"x":{"num":0,"_placeholder":true}}]"#;
+    let expected = r#"["a",{"type":"Buffer","data":[49,48]},{"x":{"type":"Buffer","data":[]}}]"#;
+    assert_eq!(inlined(json, &["", "10"]).as_deref(), Ok(expected));
+    // Without binaries a placeholder is an object like any other.
+    assert_eq!(inlined(json, &[]).as_deref(), Ok(json));
+    // One binary many times would make a huge text out of a small one.
+    for wrong in [
+        r#"[{"_placeholder":true,"num":2}]"#,
+        r#"[{"_placeholder":true}]"#,
+        r#"[{"_placeholder":true,"num":0},{"_placeholder":true,"num":0}]"#,
+    ] {
+        assert_eq!(inlined(wrong, &["", "10"]), Err(PacketError::InvalidPlaceholder), "{wrong}");
+    }
+    assert_eq!(inlined("[", &[""]), Err(PacketError::InvalidData));
 }
