@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use carillon::config::EngineConfig;
 use carillon::engine::{
-    CloseReason, Engine, EngineLimits, Handler, Inbound, Message, Session, frame,
+    CloseReason, Engine, EngineLimits, Handler, Inbound, Message, Requester, Session, frame,
 };
 use carillon::limit::AddressLimit;
 use carillon::metrics::EngineMetrics;
@@ -81,6 +81,7 @@ async fn main() -> anyhow::Result<()> {
         overload_timeout: Duration::from_secs(5),
         sessions_max: None,
         lanes: 1,
+        shared_headers: Vec::new(),
     };
     let engine = Arc::new(Engine::new(
         config,
@@ -116,7 +117,8 @@ async fn serve(engine: Arc<Engine>, stream: TcpStream, peer: SocketAddr) {
                 *response.status_mut() = http::StatusCode::NOT_FOUND;
                 return Ok::<_, Infallible>(response);
             }
-            let answer = engine.handle(request, peer.ip()).await;
+            let requester = Requester { address: peer.ip(), secure: false };
+            let answer = engine.handle(request, requester).await;
             *takeover.lock().unwrap_or_else(PoisonError::into_inner) = answer.takeover;
             Ok(answer.response)
         })

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapter::{Adapter, AdapterConfig, AdapterMetrics, Mode, RedisConfig};
+use adapter::{Adapter, AdapterConfig, AdapterMetrics, Mode, NodeDescription, RedisConfig};
 use anyhow::Context;
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -318,20 +318,28 @@ fn engine_limits(config: &Config, n_lanes: usize) -> EngineLimits {
         overload_timeout: config.socket.overload_timeout,
         sessions_max: config.server.connections_max,
         lanes: n_lanes as u8,
+        shared_headers: config.socket.share_headers.clone(),
     }
 }
 
 fn adapter_config(config: &ClusterConfig) -> AdapterConfig {
-    let redis = config.redis.clone().map(|url| RedisConfig {
+    let redis = RedisConfig {
+        urls: config.redis.clone(),
         connect_timeout: config.connect_timeout,
-        ..RedisConfig::new(url)
-    });
+        root_certificates: None,
+    };
+    let node = NodeDescription {
+        kind: "carillon".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        address: config.advertise.clone(),
+    };
     AdapterConfig {
         mode: match config.adapter {
             AdapterMode::Memory => Mode::Memory,
             AdapterMode::Redis => Mode::Redis,
+            AdapterMode::RedisSharded => Mode::RedisSharded,
         },
-        redis,
+        redis: (!config.redis.is_empty()).then_some(redis),
         key: config.prefix.clone(),
         probe_interval: config.probe_interval,
         publish_timeout: config.publish_timeout,
@@ -340,6 +348,16 @@ fn adapter_config(config: &ClusterConfig) -> AdapterConfig {
         receive_queue_frames: config.receive_queue_frames,
         receive_queue_bytes: config.receive_queue_max,
         cluster_frame_max: config.frame_max,
+        participation: config.participation,
+        subscribe: config.subscribe,
+        sharded: config.sharded_mode,
+        parser: config.parser,
+        requests_timeout: config.requests_timeout,
+        specific_response_channel: config.specific_response_channel,
+        requests_max: config.requests_max,
+        response_bytes_max: config.response_max,
+        follow_linger: config.follow_linger,
+        node: Some(node),
         ..AdapterConfig::default()
     }
 }

@@ -101,9 +101,12 @@ struct Flags {
     /// The Redis between the nodes; may hold a password, so prefer [env: CARILLON_REDIS] or [env: CARILLON_REDIS_FILE]
     #[arg(long, global = true, value_name = "URL")]
     redis: Option<String>,
-    /// memory or redis; redis where one is named [env: CARILLON_ADAPTER]
+    /// memory, redis or redis-sharded; redis where one is named [env: CARILLON_ADAPTER]
     #[arg(long, global = true, value_name = "NAME")]
     adapter: Option<String>,
+    /// Where other nodes reach this one [env: CARILLON_ADVERTISE]
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    advertise: Option<String>,
     /// Threads and fan-out lanes, 1 to 64; one for each core [env: CARILLON_WORKERS]
     #[arg(long, global = true, value_name = "N")]
     workers: Option<String>,
@@ -197,6 +200,7 @@ fn sources(flags: Flags, environment: BTreeMap<String, String>) -> Result<Source
         ("server", "node_tag", flags.node_tag),
         ("cluster", "redis", flags.redis),
         ("cluster", "adapter", flags.adapter),
+        ("cluster", "advertise", flags.advertise),
         ("log", "level", flags.log_level),
     ];
     let flags = settings

@@ -8,6 +8,7 @@
 
 pub mod close;
 pub mod error;
+pub mod first_request;
 pub mod frame;
 mod handshake;
 mod origin;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{HeaderName, Method, Request};
 use protocol::engine::Packet;
 use protocol::id::Id;
 use tokio::net::TcpStream;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::close::CloseReason;
 use self::error::{RequestError, Response};
+pub use self::first_request::{FirstRequest, Requester};
 pub use self::frame::Frame;
 use self::handshake::{OpenPackets, Query};
 use self::registry::Registry;
@@ -92,7 +94,7 @@ pub trait Inbound: Send + Sync {
 }
 
 /// Limits that belong to other sections of the configuration but act in the engine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineLimits {
     /// How long a request body may take.
     pub body_timeout: Duration,
@@ -102,6 +104,8 @@ pub struct EngineLimits {
     pub sessions_max: Option<usize>,
     /// Fan-out lanes; a session's id names the one it belongs to.
     pub lanes: u8,
+    /// The headers of a session's first request that are kept.
+    pub shared_headers: Vec<HeaderName>,
 }
 
 /// An Engine.IO server without a listener of its own.
@@ -139,8 +143,8 @@ impl Core {
 pub enum Takeover {
     /// A new session.
     Open {
-        /// The client's address.
-        address: IpAddr,
+        /// What asked for it.
+        first_request: FirstRequest,
         /// Its place among the sessions of this address, if these are limited.
         permit: Option<crate::limit::AddressPermit>,
     },
@@ -220,13 +224,13 @@ impl Engine {
         path == own || (self.core.config.add_trailing_slash && own.strip_suffix('/') == Some(path))
     }
 
-    /// Answers a request of the client at `address`.
-    pub async fn handle<B>(&self, request: Request<B>, address: IpAddr) -> Answer
+    /// Answers a request of a client.
+    pub async fn handle<B>(&self, request: Request<B>, requester: Requester) -> Answer
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        match self.begin(&request, address) {
+        match self.begin(&request, requester) {
             Begun::Answered(answer) => answer,
             Begun::Polling(session) => self.finish(session, request).await,
         }
@@ -235,7 +239,7 @@ impl Engine {
     /// Answers a request if that needs no wait. Kept apart from [`Engine::finish`] because most
     /// connections of a busy node begin with a request of this kind, and a future for all the others
     /// is large.
-    pub fn begin<B>(&self, request: &Request<B>, address: IpAddr) -> Begun {
+    pub fn begin<B>(&self, request: &Request<B>, requester: Requester) -> Begun {
         let verdict = origin::check(&self.core.config, request.headers());
         let mut answer = if verdict == origin::Verdict::Refused {
             self.refuse(RequestError::Forbidden, request)
@@ -243,7 +247,7 @@ impl Engine {
             let requested = request.headers().get(http::header::ACCESS_CONTROL_REQUEST_HEADERS);
             origin::preflight(requested).into()
         } else {
-            match self.route(request, address) {
+            match self.route(request, requester) {
                 Begun::Answered(answer) => answer,
                 polling => return polling,
             }
@@ -267,14 +271,14 @@ impl Engine {
         response.into()
     }
 
-    fn route<B>(&self, request: &Request<B>, address: IpAddr) -> Begun {
+    fn route<B>(&self, request: &Request<B>, requester: Requester) -> Begun {
         let query = match Query::parse(request, &self.core.config) {
             Ok(query) => query,
             Err(error) => return self.refuse(error, request).into(),
         };
         match (&query.sid, query.websocket) {
-            (None, false) => self.open_polling(request, address).into(),
-            (None, true) => self.open_websocket(request, address).into(),
+            (None, false) => self.open_polling(request, requester).into(),
+            (None, true) => self.open_websocket(request, requester).into(),
             (Some(sid), websocket) => {
                 let session = Id::parse(sid).and_then(|id| self.core.registry.get(id));
                 match session {
@@ -307,28 +311,29 @@ impl Engine {
         response.into()
     }
 
-    fn open_polling<B>(&self, request: &Request<B>, address: IpAddr) -> Answer {
+    fn open_polling<B>(&self, request: &Request<B>, requester: Requester) -> Answer {
         if request.method() != Method::GET {
             return self.refuse(RequestError::HandshakeMethod, request);
         }
-        let permit = match self.admit(address) {
+        let permit = match self.admit(requester.address) {
             Ok(permit) => permit,
             Err(error) => return self.refuse(error, request),
         };
         let transport = Transport::Polling(Box::default());
-        let session = self.open(address, permit, transport);
+        let session = self.open(self.keep(request, requester), permit, transport);
         let open = self.core.open_packets.polling(session.id());
         let mut response = error::payload_response(open);
         handshake::set_cookie(&self.core.config, session.id(), &mut response);
         response.into()
     }
 
-    fn open_websocket<B>(&self, request: &Request<B>, address: IpAddr) -> Answer {
+    fn open_websocket<B>(&self, request: &Request<B>, requester: Requester) -> Answer {
         let admitted = handshake::websocket_accept(request)
-            .and_then(|accept| Ok((accept, self.admit(address)?)));
+            .and_then(|accept| Ok((accept, self.admit(requester.address)?)));
         match admitted {
             Ok((accept, permit)) => {
-                let takeover = Some(Takeover::Open { address, permit });
+                let first_request = self.keep(request, requester);
+                let takeover = Some(Takeover::Open { first_request, permit });
                 Answer {
                     response: handshake::switching_protocols(&accept, request.headers()),
                     takeover,
@@ -358,16 +363,20 @@ impl Engine {
         self.core.addresses.acquire(address).map_err(|_| RequestError::Limit)
     }
 
+    fn keep<B>(&self, request: &Request<B>, requester: Requester) -> FirstRequest {
+        FirstRequest::new(request, requester, &self.core.limits.shared_headers)
+    }
+
     fn open(
         &self,
-        address: IpAddr,
+        first_request: FirstRequest,
         permit: Option<crate::limit::AddressPermit>,
         transport: Transport,
     ) -> Arc<Session> {
         let lane = rand::random_range(0..self.core.limits.lanes);
         let id = Id::generate(self.core.tag.for_id(), lane);
         let polling = matches!(transport, Transport::Polling(_));
-        let session = Session::new(self.core.clone(), id, address, transport, permit);
+        let session = Session::new(self.core.clone(), id, first_request, transport, permit);
         self.core.metrics.opened(if polling { "polling" } else { "websocket" });
         session.bind(self.handler.open(&session));
         self.core.registry.insert(session.clone());
@@ -386,10 +395,10 @@ impl Engine {
         // connection that kept it would keep it for its whole life.
         let received = received.to_vec();
         match takeover {
-            Takeover::Open { address, permit } => {
+            Takeover::Open { first_request, permit } => {
                 let stream = Arc::new(stream);
                 let transport = Transport::WebSocket(stream.clone());
-                let session = self.open(address, permit, transport);
+                let session = self.open(first_request, permit, transport);
                 let open = self.core.open_packets.websocket(session.id());
                 session.send(&Frame::text(&open));
                 Some(Connection::new(session, stream, received))

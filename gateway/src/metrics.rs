@@ -56,6 +56,8 @@ adapter::metrics! {
         pub volatile_drops: IntCounter = "carillon_volatile_dropped_total";
         /// Acknowledgements of clients dropped because too many waited to be taken.
         pub answers_dropped: IntCounter = "carillon_acknowledgements_dropped_total";
+        /// Events of other servers by what the rules made of them.
+        pub server_events: IntCounterVec = "carillon_server_events_total", ["result"];
         /// Commands that wait in the lanes.
         pub lane_depth: IntGauge = "carillon_lane_queue_commands";
         /// Commands at which producers are asked to wait, over all lanes.

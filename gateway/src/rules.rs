@@ -5,8 +5,10 @@
 //! client sends is only ever used as a literal: an argument can name a room, it can never become a
 //! pattern, a selection of everybody, or another argument.
 //!
-//! Rules that hand events to a backend (`forward`, `[[namespace.on_server]]`, claims such as
-//! `{sub}`) are refused in one place, `read::backend_keys`.
+//! Events of other servers (`serverSideEmit`) have rules of their own, [`Rules::decide_server`].
+//!
+//! Rules that hand events to a backend (`forward`, claims such as `{sub}`) are refused in one place,
+//! `read::backend_keys`.
 
 mod action;
 mod arguments;
@@ -34,6 +36,9 @@ pub struct Rules {
     events: action::EventRules,
     /// The rule for `event = "*"`: what no other rule is for.
     any_event: Option<Rule>,
+    server_events: action::EventRules,
+    /// The rule for `event = "*"` of other servers.
+    any_server_event: Option<Rule>,
     on_connect: Vec<Effects>,
     on_disconnect: Vec<Effects>,
 }
@@ -55,6 +60,15 @@ pub struct Decision {
     pub actions: SmallVec<[Action; 2]>,
     /// The arguments of the ack; `None` is an ack without arguments (`[]`).
     pub ack: Option<EventData>,
+}
+
+/// What is done with an event of another server.
+#[derive(Clone, Debug, Default)]
+pub struct ServerDecision {
+    /// What the sockets of this node get.
+    pub emissions: Vec<Emission>,
+    /// What the other server is answered, if it asked: a JSON array with one element or none.
+    pub answer: Option<EventData>,
 }
 
 /// One thing to do.
@@ -186,6 +200,23 @@ impl Rules {
                 Ok(decision)
             }
         }
+    }
+
+    /// What an event of another server does here, to the sockets of this node alone: the event
+    /// reaches every node. Nothing if there is no rule for it.
+    pub fn decide_server(
+        &self,
+        event: &Event<'_>,
+        attachments: &[Bytes],
+    ) -> Result<Option<ServerDecision>, Refusal> {
+        let rule = self.server_events.get(&event.name).or(self.any_server_event.as_ref());
+        let Some(Rule::Accept { effects, ack }) = rule else { return Ok(None) };
+        let context = Context { socket_id: "", auth: None, is_member: &|_| false };
+        let source =
+            Source { event: Some(&event.name), args: &event.args, attachments, context: &context };
+        let emissions = effects.emissions(&source)?;
+        let answer = ack.as_ref().map(|ack| ack.compose_first(&source)).transpose()?;
+        Ok(Some(ServerDecision { emissions, answer }))
     }
 
     /// What happens when a client connects to the namespace. A refusal refuses the connection.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::address::Resolver;
 use self::connection::Upgraded;
 use crate::config::ServerConfig;
-use crate::engine::{Answer, Begun, Connection, Engine};
+use crate::engine::{Answer, Begun, Connection, Engine, Requester};
 use crate::limit::{AddressLimit, AddressPermit};
 use crate::metrics::NodeMetrics;
 use crate::pages;
@@ -148,8 +148,11 @@ impl PublicServer {
     fn begin(&self, request: &Request<Incoming>, peer: IpAddr) -> Begun {
         let path = request.uri().path();
         if self.engine.serves(path) {
-            let client = self.resolver.resolve(peer, request.headers());
-            return self.engine.begin(request, client);
+            let requester = Requester {
+                address: self.resolver.resolve(peer, request.headers()),
+                secure: self.resolver.is_secure(peer, request.headers()),
+            };
+            return self.engine.begin(request, requester);
         }
         Begun::Answered(self.page(request, path).into())
     }

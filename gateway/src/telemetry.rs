@@ -43,13 +43,22 @@ pub enum TelemetryError {
 
 /// Makes this process log to stdout.
 pub fn init(config: &LogConfig) -> Result<Telemetry, TelemetryError> {
-    let text = match config.format {
-        LogFormat::Text => true,
-        LogFormat::Json => false,
-        LogFormat::Auto => io::stdout().is_terminal(),
+    init_with(config, io::stdout())
+}
+
+/// Makes this process log somewhere else, such as stderr.
+pub fn init_with(
+    config: &LogConfig,
+    out: impl Write + IsTerminal + Send + 'static,
+) -> Result<Telemetry, TelemetryError> {
+    let is_terminal = out.is_terminal();
+    let format = match config.format {
+        LogFormat::Text => Format::Text { colors: is_terminal },
+        LogFormat::Auto if is_terminal => Format::Text { colors: true },
+        LogFormat::Auto | LogFormat::Json => Format::Json,
     };
-    let lines = Lines::start(io::stdout())?;
-    let (subscriber, level) = subscriber(text, config.level, lines.clone());
+    let lines = Lines::start(out)?;
+    let (subscriber, level) = subscriber(format, config.level, lines.clone());
     tracing::subscriber::set_global_default(subscriber)?;
     Ok(Telemetry { level, lines })
 }
@@ -85,19 +94,25 @@ fn targets(level: LogLevel) -> Targets {
     Targets::new().with_default(level.min(LevelFilter::INFO)).with_target("carillon", level)
 }
 
+/// How lines look, resolved.
+#[derive(Clone, Copy)]
+enum Format {
+    Text { colors: bool },
+    Json,
+}
+
 fn subscriber(
-    text: bool,
+    format: Format,
     level: LogLevel,
     lines: Lines,
 ) -> (Box<dyn Subscriber + Send + Sync>, reload::Handle<Targets, Registry>) {
     let (filter, handle) = reload::Layer::new(targets(level));
     let layer = tracing_subscriber::fmt::layer().with_writer(lines);
-    let layer = if text {
-        layer.with_ansi(io::stdout().is_terminal()).boxed()
-    } else {
+    let layer = match format {
+        Format::Text { colors } => layer.with_ansi(colors).boxed(),
         // One object per line with the fields of the event at the top, so that a log shipper needs
         // no rules.
-        layer.json().flatten_event(true).with_span_list(false).boxed()
+        Format::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
     };
     (Box::new(tracing_subscriber::registry().with(layer.with_filter(filter))), handle)
 }
@@ -250,7 +265,7 @@ mod tests {
     fn json_lines_hold_the_fields_at_the_top() {
         let pipe = Pipe::default();
         let lines = Lines::start(pipe.clone()).expect("a thread");
-        let (subscriber, level) = subscriber(false, LogLevel::Info, lines.clone());
+        let (subscriber, level) = subscriber(Format::Json, LogLevel::Info, lines.clone());
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(target: "carillon", event = "listening", public = "127.0.0.1:1", "ready");
             tracing::debug!(target: "carillon", "not yet");

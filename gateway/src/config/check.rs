@@ -8,12 +8,10 @@ use super::{
     section::Section,
 };
 use crate::rules::Rules;
-use secrecy::ExposeSecret;
+use adapter::{ClusterParser, Participation, ShardedMode, Subscribe};
+use secrecy::{ExposeSecret, SecretString};
 use std::collections::HashSet;
 use toml::Value;
-
-/// Schemes of Redis that are known by name and not served yet.
-const LATER_SCHEMES: [&str; 2] = ["redis+sentinel", "rediss+sentinel"];
 
 impl TryFrom<RawConfig> for Config {
     type Error = ConfigError;
@@ -36,12 +34,16 @@ pub(super) fn check(mut raw: RawConfig) -> Result<(Config, Vec<String>, Vec<Valu
         namespaces: Vec::new(),
         demo: false,
     };
-    let adapter_written = raw.is_written(ClusterConfig::NAME, "adapter");
+    let written = WrittenCluster {
+        adapter: raw.is_written(ClusterConfig::NAME, "adapter"),
+        sharded_mode: raw.is_written(ClusterConfig::NAME, "sharded_mode"),
+        follow_linger: raw.is_written(ClusterConfig::NAME, "follow_linger"),
+    };
     let complaints = &mut raw.complaints;
     config.demo = decide_demo(raw.demo, raw.has_file, &config.server, complaints);
     check_server(&config.server, complaints);
     check_engine(&mut config.engine, complaints);
-    check_cluster(&mut config.cluster, adapter_written, complaints);
+    check_cluster(&mut config.cluster, &written, complaints);
     check_drain(&config.drain, complaints);
     if config.demo && raw.namespaces.is_empty() {
         let mut demo = RawConfig::default();
@@ -131,19 +133,34 @@ fn check_engine(engine: &mut EngineConfig, complaints: &mut Complaints) {
     }
 }
 
-fn check_cluster(cluster: &mut ClusterConfig, adapter_written: bool, complaints: &mut Complaints) {
-    if let Some(redis) = &cluster.redis {
-        check_redis(redis.expose_secret(), complaints);
+/// Settings of the cluster that were written, whatever their value: they say what was meant.
+struct WrittenCluster {
+    adapter: bool,
+    sharded_mode: bool,
+    follow_linger: bool,
+}
+
+fn check_cluster(
+    cluster: &mut ClusterConfig,
+    written: &WrittenCluster,
+    complaints: &mut Complaints,
+) {
+    check_urls(&cluster.redis, complaints);
+    if cluster.adapter != AdapterMode::Memory && cluster.redis.is_empty() {
+        let adapter = cluster.adapter.as_str();
+        complaints.add(
+            "cluster.adapter",
+            format!("`{adapter}` needs a Redis: `redis = \"redis://host\"` or CARILLON_REDIS"),
+        );
     }
-    match (cluster.adapter, &cluster.redis) {
-        (AdapterMode::Redis, None) => {
-            complaints.add(
-                "cluster.adapter",
-                "`redis` needs a Redis: `redis = \"redis://host\"` or CARILLON_REDIS",
-            );
-        }
-        (AdapterMode::Memory, Some(_)) if !adapter_written => cluster.adapter = AdapterMode::Redis,
-        _ => {}
+    if cluster.adapter == AdapterMode::Memory && !cluster.redis.is_empty() && !written.adapter {
+        cluster.adapter = AdapterMode::Redis;
+    }
+    match cluster.adapter {
+        // One file may serve a cluster and a single node of it on somebody's desk.
+        AdapterMode::Memory => {}
+        AdapterMode::Redis => check_classic(cluster, written, complaints),
+        AdapterMode::RedisSharded => check_sharded(cluster, written, complaints),
     }
     if cluster.prefix.chars().any(char::is_control) {
         complaints.add("cluster.prefix", "holds a control character");
@@ -157,21 +174,96 @@ fn check_cluster(cluster: &mut ClusterConfig, adapter_written: bool, complaints:
             "is more than `receive_queue_max` or `publish_queue_max`, so such a frame could never pass",
         );
     }
+    if cluster.advertise.as_ref().is_some_and(|address| {
+        address.chars().any(|character| character.is_control() || character.is_whitespace())
+    }) {
+        complaints.add("cluster.advertise", "holds white space or a control character");
+    }
+}
+
+fn check_classic(cluster: &ClusterConfig, written: &WrittenCluster, complaints: &mut Complaints) {
+    if written.sharded_mode {
+        complaints.add(
+            "cluster.sharded_mode",
+            "is for `adapter = \"redis-sharded\"`; with `redis`, `subscribe` says what is received",
+        );
+    }
+    if written.follow_linger && cluster.subscribe == Subscribe::All {
+        complaints.add(
+            "cluster.follow_linger",
+            "does nothing while everything is received: add `subscribe = \"interest\"` or leave it out",
+        );
+    }
+}
+
+fn check_sharded(cluster: &ClusterConfig, written: &WrittenCluster, complaints: &mut Complaints) {
+    let mut only_classic = |key: &str, instead: &str| {
+        let place = format!("cluster.{key}");
+        complaints.add(&place, format!("is for `adapter = \"redis\"`; {instead}"));
+    };
+    if cluster.participation != Participation::Full {
+        only_classic(
+            "participation",
+            "with `redis-sharded` whoever receives is counted, so leave it `full`",
+        );
+    }
+    if cluster.subscribe != Subscribe::All {
+        only_classic(
+            "subscribe",
+            "with `redis-sharded` channels follow rooms as `sharded_mode` says",
+        );
+    }
+    if cluster.parser != ClusterParser::MessagePack {
+        only_classic("parser", "Node's sharded adapter has no such option");
+    }
+    if !cluster.specific_response_channel {
+        only_classic(
+            "specific_response_channel",
+            "with `redis-sharded` answers always go to who asked",
+        );
+    }
+    if written.follow_linger && cluster.sharded_mode == ShardedMode::Static {
+        complaints.add(
+            "cluster.follow_linger",
+            "does nothing with `sharded_mode = \"static\"`, where rooms have no channels",
+        );
+    }
+}
+
+fn check_urls(urls: &[SecretString], complaints: &mut Complaints) {
+    for url in urls {
+        check_redis(url.expose_secret(), complaints);
+    }
+    let n_sentinels =
+        urls.iter().filter(|url| url.expose_secret().contains("+sentinel://")).count();
+    if n_sentinels > 0 && urls.len() > 1 {
+        complaints.add(
+            "cluster.redis",
+            "Sentinels stand alone, all in one address: `redis+sentinel://host:26379,host:26379/master-name`",
+        );
+    }
 }
 
 /// The address may hold a password, so no complaint repeats any part of it but a known scheme.
 fn check_redis(url: &str, complaints: &mut Complaints) {
     let place = "cluster.redis";
-    match url.split_once("://") {
-        Some(("redis" | "rediss", rest)) => {
-            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-            if host.is_empty() || host.starts_with(':') {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return complaints.add(place, "is neither `redis://…` nor `rediss://…`");
+    };
+    let (authority, path) = rest.split_once(['/', '?', '#']).unwrap_or((rest, ""));
+    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+    let nameless = |host: &str| host.is_empty() || host.starts_with(':');
+    match scheme {
+        "redis" | "rediss" if hosts.contains(',') => complaints.add(
+            place,
+            "of several addresses each has its own scheme: `redis://host,redis://host`",
+        ),
+        "redis+sentinel" | "rediss+sentinel" if path.is_empty() => complaints
+            .add(place, format!("names no master: `{scheme}://host:26379,host:26379/master-name`")),
+        "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" => {
+            if hosts.split(',').any(nameless) {
                 complaints.add(place, "names no host");
             }
-        }
-        Some((scheme, _)) if LATER_SCHEMES.contains(&scheme) => {
-            complaints.add(place, format!("`{scheme}://` comes with a later release"));
         }
         _ => complaints.add(place, "is neither `redis://…` nor `rediss://…`"),
     }

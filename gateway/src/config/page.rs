@@ -8,13 +8,14 @@ use super::{
 use std::{env, fmt::Write as _, fs, path::Path};
 
 /// Settings that also have a flag.
-const FLAGS: [(&str, &str, &str); 7] = [
+const FLAGS: [(&str, &str, &str); 8] = [
     ("server", "listen", "--listen"),
     ("server", "internal_listen", "--internal-listen"),
     ("server", "workers", "--workers"),
     ("server", "node_tag", "--node-tag"),
     ("cluster", "redis", "--redis"),
     ("cluster", "adapter", "--adapter"),
+    ("cluster", "advertise", "--advertise"),
     ("log", "level", "--log-level"),
 ];
 

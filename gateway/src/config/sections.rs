@@ -3,10 +3,13 @@
 use super::{
     section::section,
     value::{
-        AdapterMode, Bool, Bytes, Count, Human, Listen, LogFormat, LogLevel, Nets, OnGap,
-        OptionalText, Origins, Parser, Period, Secret, Tag, Text, Transports, Unlimited, Workers,
+        AdapterMode, Bool, Bytes, ClusterParserWord, Count, HeaderNames, Human, Listen, LogFormat,
+        LogLevel, Nets, OnGap, OptionalText, Origins, Parser, ParticipationWord, Period,
+        SecretUrls, ShardedModeWord, SubscribeWord, Tag, Text, Transports, Unlimited, Workers,
     },
 };
+use adapter::{ClusterParser, Participation, ShardedMode, Subscribe};
+use http::HeaderName;
 use ipnet::IpNet;
 use protocol::id::NodeTag;
 use secrecy::SecretString;
@@ -112,6 +115,13 @@ section! {
         /// Most namespaces that exist at once because a pattern matched; each costs memory on
         /// every node.
         dynamic_namespaces_max: usize as Count = "1000";
+        /// Which headers of a client's first request other servers see in the `handshake` of
+        /// fetched sockets. None, because headers hold what clients did not mean to publish;
+        /// `cookie` and `authorization` are never shared.
+        share_headers: Vec<HeaderName> as HeaderNames = "";
+        /// Whether other servers see what a client sent as `auth`, up to 4 KiB, in the `handshake` of
+        /// fetched sockets. Off, because it mostly holds a secret.
+        share_auth: bool as Bool = "false";
         /// How long a socket may wait for room in the fan-out queues before it is closed.
         overload_timeout: Duration as Period = "5s";
     }
@@ -121,15 +131,49 @@ section! {
     /// The other nodes and Redis between them.
     ["cluster"]
     pub struct ClusterConfig {
-        /// `memory` (this node alone) or `redis` (classic publish and subscribe, as Node's
-        /// `@socket.io/redis-adapter`). Empty is `redis` where a Redis is named, else `memory`.
+        /// `memory` (this node alone), `redis` (classic publish and subscribe, as Node's
+        /// `@socket.io/redis-adapter`) or `redis-sharded` (Redis 7, as its `createShardedAdapter`).
+        /// Empty is `redis` where a Redis is named, else `memory`.
         adapter: AdapterMode as AdapterMode = "", env "CARILLON_ADAPTER";
-        /// The Redis, `redis://` or `rediss://` (TLS). It may hold a password: prefer the
-        /// environment or a file. A database number in it separates nothing, since channels are
-        /// shared by all databases: use `prefix`.
-        redis: Option<SecretString> as Secret = "", env "CARILLON_REDIS";
+        /// The Redis, `redis://` or `rediss://` (TLS). Several, separated by commas, are tried in
+        /// turn; of a Redis Cluster some of its nodes suffice. Sentinels are
+        /// `redis+sentinel://host:26379,host:26379/master-name` (`rediss+sentinel` with TLS). It may
+        /// hold a password: prefer the environment or a file. A database number in it separates
+        /// nothing, since channels are shared by all databases: use `prefix`.
+        redis: Vec<SecretString> as SecretUrls = "", env "CARILLON_REDIS";
         /// What every channel begins with; Node's `key`. All nodes of one cluster use the same.
         prefix: String as Text = "socket.io", env "CARILLON_PREFIX";
+        /// How far this node takes part, so that a live cluster of Node servers can be joined in
+        /// stages: `broadcasts` (nobody waits for this node), `commands` (also joins, leaves,
+        /// disconnects and `serverSideEmit` of others), `full` (counted, and answers everything).
+        participation: Participation as ParticipationWord = "full";
+        /// What is received of the broadcasts to single rooms, with `redis`: `all`, as Node does, or
+        /// `interest`, only those for rooms with members here. For large clusters, where most
+        /// messages are for others; between the join of a room from another server and its
+        /// confirmation messages of Node servers may be missed.
+        subscribe: Subscribe as SubscribeWord = "all";
+        /// The channels of `redis-sharded`, Node's `subscriptionMode`: `static` (one for each
+        /// namespace), `dynamic` (one more for each room) or `dynamic-private` (also for the rooms
+        /// that sockets have by their id). All servers of one cluster use the same.
+        sharded_mode: ShardedMode as ShardedModeWord = "dynamic";
+        /// How broadcasts are encoded with `redis`, Node's `parser`: `msgpack` or `json`, which no
+        /// binary data survives. All servers and emitters of one cluster use the same.
+        parser: ClusterParser as ClusterParserWord = "msgpack";
+        /// How long other servers may take to answer, Node's `requestsTimeout`.
+        requests_timeout: Duration as Period = "5s";
+        /// Whether answers go to a channel that only the server that asked receives, Node's
+        /// `publishOnSpecificResponseChannel`. On, because all versions of Node's adapter take such
+        /// answers and the other servers are spared them.
+        specific_response_channel: bool as Bool = "true";
+        /// Most requests of this node that wait for answers at once.
+        requests_max: usize as Count = "10000";
+        /// Most bytes of answers to one request; about 100,000 described sockets.
+        response_max: usize as Bytes = "64MiB";
+        /// How long the channel of a room stays subscribed after its last member has left, where
+        /// channels follow rooms: the next visitor finds it there.
+        follow_linger: Duration as Human = "30s";
+        /// Where other nodes reach this one, `host:port`; told to them by the registry of nodes.
+        advertise: Option<String> as OptionalText = "", env "CARILLON_ADVERTISE";
         /// Whether sockets that may have missed messages while Redis was lost are kept (`keep`, as
         /// Node does) or closed (`close`), so that clients reconnect and fetch what they missed.
         on_gap: OnGap as OnGap = "keep";

@@ -198,8 +198,17 @@ fn a_file_that_is_no_toml_is_one_complaint_with_its_place() {
 fn redis_is_checked_and_never_shown() {
     for (url, says) in [
         (
-            "redis+sentinel://:secret@host/x",
-            "cluster.redis: `redis+sentinel://` comes with a later release",
+            "redis+sentinel://:secret@host,host",
+            "cluster.redis: names no master: `redis+sentinel://host:26379,host:26379/master-name`",
+        ),
+        ("redis+sentinel://:secret@host,:1/x", "cluster.redis: names no host"),
+        (
+            "redis://:secret@host,other",
+            "cluster.redis: of several addresses each has its own scheme: `redis://host,redis://host`",
+        ),
+        (
+            "redis://a,redis+sentinel://b/x",
+            "cluster.redis: Sentinels stand alone, all in one address: `redis+sentinel://host:26379,host:26379/master-name`",
         ),
         ("http://:secret@host", "cluster.redis: is neither `redis://…` nor `rediss://…`"),
         ("secret", "cluster.redis: is neither `redis://…` nor `rediss://…`"),
@@ -208,18 +217,63 @@ fn redis_is_checked_and_never_shown() {
     ] {
         assert_eq!(complaint(&format!("[cluster]\nredis = \"{url}\"")), says);
     }
-    for adapter in ["redis-sharded", "redis-streams"] {
-        assert_eq!(
-            complaint(&format!("[cluster]\nadapter = \"{adapter}\"")),
-            format!("cluster.adapter: `{adapter}` comes with a later release")
-        );
-    }
+    assert_eq!(
+        complaint("[cluster]\nadapter = \"redis-streams\""),
+        "cluster.adapter: `redis-streams` comes with a later release"
+    );
     let loaded =
         file("[cluster]\nredis = \"rediss://:secret@host\"\nadapter = \"memory\"").unwrap();
     assert_eq!(loaded.config.cluster.adapter, AdapterMode::Memory);
     let shown = crate::cli::effective(&loaded);
     assert!(shown.contains("redis = \"***\"") && !shown.contains("secret"));
     assert!(!format!("{loaded:?}").contains("secret"));
+}
+
+#[test]
+fn several_addresses_of_redis_are_separated_by_commas() {
+    for (written, urls) in [
+        ("redis://a:1, rediss://:p@b", vec!["redis://a:1", "rediss://:p@b"]),
+        (
+            "redis+sentinel://u:p@a:1,b:2,c:3/main/0",
+            vec!["redis+sentinel://u:p@a:1,b:2,c:3/main/0"],
+        ),
+    ] {
+        let cluster = file(&format!("[cluster]\nredis = \"{written}\"")).unwrap().config.cluster;
+        let read: Vec<_> = cluster.redis.iter().map(ExposeSecret::expose_secret).collect();
+        assert_eq!(read, urls);
+        assert_eq!(cluster.adapter, AdapterMode::Redis);
+    }
+}
+
+#[test]
+fn settings_that_mean_nothing_together_are_refused() {
+    let classic = "[cluster]\nredis = \"redis://a\"";
+    let sharded = "[cluster]\nredis = \"redis://a\"\nadapter = \"redis-sharded\"";
+    for (cluster, setting, key) in [
+        (classic, "sharded_mode = \"dynamic\"", "sharded_mode"),
+        (classic, "follow_linger = \"1s\"", "follow_linger"),
+        (sharded, "participation = \"broadcasts\"", "participation"),
+        (sharded, "participation = \"commands\"", "participation"),
+        (sharded, "subscribe = \"interest\"", "subscribe"),
+        (sharded, "parser = \"json\"", "parser"),
+        (sharded, "specific_response_channel = false", "specific_response_channel"),
+        (sharded, "sharded_mode = \"static\"\nfollow_linger = \"1s\"", "follow_linger"),
+    ] {
+        let complaint = complaint(&format!("{cluster}\n{setting}"));
+        assert!(complaint.starts_with(&format!("cluster.{key}: ")), "{complaint}");
+        // The same file serves a node that is alone.
+        file(&format!("[cluster]\nadapter = \"memory\"\n{setting}")).unwrap();
+    }
+    for (cluster, setting) in [
+        (classic, "subscribe = \"interest\"\nfollow_linger = \"1s\"\nparticipation = \"commands\""),
+        (
+            classic,
+            "parser = \"json\"\nspecific_response_channel = false\nadvertise = \"node-1:3001\"",
+        ),
+        (sharded, "sharded_mode = \"dynamic-private\"\nfollow_linger = \"1s\""),
+    ] {
+        file(&format!("{cluster}\n{setting}")).unwrap();
+    }
 }
 
 #[test]
@@ -234,7 +288,7 @@ fn secrets_may_stand_in_files() {
     )
     .unwrap();
     for loaded in [by_file, by_variable] {
-        assert_eq!(loaded.config.cluster.redis.unwrap().expose_secret(), "redis://:p@host");
+        assert_eq!(loaded.config.cluster.redis[0].expose_secret(), "redis://:p@host");
         assert_eq!(loaded.config.cluster.adapter, AdapterMode::Redis);
     }
     let both = format!("[cluster]\nredis = \"redis://a\"\nredis_file = \"{path}\"");

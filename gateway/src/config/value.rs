@@ -1,9 +1,14 @@
 //! How values are written: durations, sizes, addresses, lists, and the closed sets.
 
 use super::section::{Codec, Form};
+use adapter::{ClusterParser, Participation, ShardedMode, Subscribe};
+use http::{
+    HeaderName,
+    header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION},
+};
 use ipnet::IpNet;
 use protocol::id::NodeTag;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use std::{
     net::{SocketAddr, ToSocketAddrs},
     num::NonZeroUsize,
@@ -211,18 +216,28 @@ impl Codec for OptionalText {
     }
 }
 
-/// Text that is never shown.
-pub struct Secret;
+/// One or more addresses that may hold passwords, separated by commas, never shown.
+pub struct SecretUrls;
 
-impl Codec for Secret {
-    type Value = Option<SecretString>;
+impl Codec for SecretUrls {
+    type Value = Vec<SecretString>;
     const FORM: Form = Form::Secret;
-    fn parse(text: &str) -> Result<Option<SecretString>, String> {
-        Ok(if text.is_empty() { None } else { Some(text.into()) })
+    fn parse(text: &str) -> Result<Vec<SecretString>, String> {
+        let mut urls: Vec<String> = Vec::new();
+        for item in items(text) {
+            match urls.last_mut() {
+                // One address of Sentinels names several hosts, with commas between them as well.
+                Some(url) if !item.contains("://") => {
+                    url.push(',');
+                    url.push_str(item);
+                }
+                _ => urls.push(item.to_owned()),
+            }
+        }
+        Ok(urls.into_iter().map(SecretString::from).collect())
     }
-    fn show(value: &Option<SecretString>) -> String {
-        let set = value.as_ref().is_some_and(|secret| !secret.expose_secret().is_empty());
-        if set { "***".to_owned() } else { String::new() }
+    fn show(value: &Vec<SecretString>) -> String {
+        if value.is_empty() { String::new() } else { "***".to_owned() }
     }
 }
 
@@ -268,6 +283,31 @@ impl Codec for Nets {
     }
 }
 
+/// Headers that may be shown to other servers.
+pub struct HeaderNames;
+
+/// What a client proves itself with; whoever reads it can pass for the client.
+const SECRET_HEADERS: [HeaderName; 3] = [COOKIE, AUTHORIZATION, PROXY_AUTHORIZATION];
+
+impl Codec for HeaderNames {
+    type Value = Vec<HeaderName>;
+    const FORM: Form = Form::List;
+    fn parse(text: &str) -> Result<Vec<HeaderName>, String> {
+        items(text)
+            .map(|item| match item.to_ascii_lowercase().parse() {
+                Ok(name) if SECRET_HEADERS.contains(&name) => {
+                    Err(format!("`{item}` holds secrets of the client and is never shared"))
+                }
+                Ok(name) => Ok(name),
+                Err(_) => Err(format!("`{item}` is not the name of a header")),
+            })
+            .collect()
+    }
+    fn show(value: &Vec<HeaderName>) -> String {
+        join(value)
+    }
+}
+
 /// The entries of a list as the environment and flags write it.
 pub fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
@@ -278,7 +318,7 @@ fn join<T: ToString>(values: &[T]) -> String {
 }
 
 /// Modes that are planned and known by name, so that nobody takes them for a typing error.
-const LATER_WORDS: [&str; 2] = ["redis-sharded", "redis-streams"];
+const LATER_WORDS: [&str; 1] = ["redis-streams"];
 
 fn unknown_word(text: &str, words: &[&str]) -> String {
     if LATER_WORDS.contains(&text) {
@@ -326,6 +366,66 @@ words! {
         Memory = "memory" | "",
         /// Over Redis publish and subscribe, as Node's classic adapter.
         Redis = "redis",
+        /// Over sharded publish and subscribe of Redis 7, as Node's sharded adapter.
+        RedisSharded = "redis-sharded",
+    }
+}
+
+/// Declares the words for a closed set that another crate declares.
+macro_rules! words_of {
+    ($(#[$attribute:meta])* pub struct $name:ident for $set:ident {
+        $($variant:ident = $word:literal,)*
+    }) => {
+        $(#[$attribute])*
+        pub struct $name;
+
+        impl Codec for $name {
+            type Value = $set;
+            const FORM: Form = Form::Text;
+            fn parse(text: &str) -> Result<$set, String> {
+                match text {
+                    $($word => Ok($set::$variant),)*
+                    _ => Err(unknown_word(text, &[$(concat!("`", $word, "`")),*])),
+                }
+            }
+            fn show(value: &$set) -> String {
+                match value { $($set::$variant => $word,)* }.to_owned()
+            }
+        }
+    };
+}
+
+words_of! {
+    /// How far this node takes part in its cluster.
+    pub struct ParticipationWord for Participation {
+        Broadcasts = "broadcasts",
+        Commands = "commands",
+        Full = "full",
+    }
+}
+
+words_of! {
+    /// What is received of the broadcasts to single rooms.
+    pub struct SubscribeWord for Subscribe {
+        All = "all",
+        Interest = "interest",
+    }
+}
+
+words_of! {
+    /// Which channels the sharded adapter has.
+    pub struct ShardedModeWord for ShardedMode {
+        Static = "static",
+        Dynamic = "dynamic",
+        DynamicPrivate = "dynamic-private",
+    }
+}
+
+words_of! {
+    /// How broadcasts between nodes are encoded.
+    pub struct ClusterParserWord for ClusterParser {
+        MessagePack = "msgpack",
+        Json = "json",
     }
 }
 

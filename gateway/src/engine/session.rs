@@ -4,7 +4,6 @@
 //! something to send writes it directly under the session's lock; the connection's own task takes
 //! over only while the kernel does not take more.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use protocol::id::Id;
 use tokio::net::TcpStream;
 
 use super::close::CloseReason;
+use super::first_request::FirstRequest;
 use super::frame::{self, Frame};
 use super::outbox::{Outbox, Overflow, Written};
 use super::polling::Polling;
@@ -27,7 +27,7 @@ const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
 /// An Engine.IO session.
 pub struct Session {
     id: Id,
-    address: IpAddr,
+    first_request: FirstRequest,
     pub(super) core: Arc<Core>,
     /// Wakes the task of the WebSocket connection: a write is blocked, or the session is over.
     pub(super) waker: AtomicWaker,
@@ -102,7 +102,7 @@ impl Session {
     pub(super) fn new(
         core: Arc<Core>,
         id: Id,
-        address: IpAddr,
+        first_request: FirstRequest,
         transport: Transport,
         permit: Option<AddressPermit>,
     ) -> Arc<Self> {
@@ -123,7 +123,7 @@ impl Session {
         };
         let session = Arc::new(Self {
             id,
-            address,
+            first_request,
             core,
             waker: AtomicWaker::new(),
             inner: Mutex::new(inner),
@@ -144,9 +144,9 @@ impl Session {
         self.id
     }
 
-    /// The client's address, as resolved behind trusted proxies.
-    pub fn address(&self) -> IpAddr {
-        self.address
+    /// The request that opened it.
+    pub fn first_request(&self) -> &FirstRequest {
+        &self.first_request
     }
 
     /// The application's side of this session.
@@ -565,7 +565,7 @@ mod tests {
     use bytes::Bytes;
     use tokio::net::{TcpListener, TcpStream};
 
-    use super::super::{Engine, EngineLimits, Handler, Message, Takeover};
+    use super::super::{Engine, EngineLimits, Handler, Message, Requester, Takeover};
     use crate::config::EngineConfig;
     use crate::limit::AddressLimit;
     use crate::metrics::EngineMetrics;
@@ -599,6 +599,7 @@ mod tests {
             overload_timeout: Duration::from_secs(1),
             sessions_max: None,
             lanes: 1,
+            shared_headers: Vec::new(),
         };
         let metrics = EngineMetrics::register(&prometheus::Registry::new()).expect("free names");
         let addresses = AddressLimit::default();
@@ -608,7 +609,10 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bind");
         let address = listener.local_addr().expect("address");
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let takeover = Takeover::Open { address: address.ip(), permit: None };
+        let requester = Requester { address: address.ip(), secure: false };
+        let request = http::Request::get("/").body(()).expect("a request");
+        let first_request = FirstRequest::new(&request, requester, &[]);
+        let takeover = Takeover::Open { first_request, permit: None };
         let stream = accepted.expect("accept").0;
         engine.take_over(takeover, stream, Bytes::new()).await.expect("a connection");
         (engine.sessions().remove(0), client.expect("connect"))
@@ -660,7 +664,7 @@ mod tests {
     fn an_idle_connection_stays_small() {
         let sizes = [size_of::<Session>(), future_bytes(Connection::serve)];
         assert!(
-            sizes[0] <= 256 && sizes[1] <= 128,
+            sizes[0] <= 272 && sizes[1] <= 128,
             "bytes of a session and of its task: {sizes:?}"
         );
     }

@@ -1,13 +1,13 @@
 //! All lanes of this node, and the view of them that the adapter has.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adapter::{Flags, GapCause, Local, RoomName, Selection, SocketDetail};
 use futures_util::{StreamExt, stream};
 use protocol::id::{Id, NodeTag};
-use protocol::socket::EventData;
+use protocol::socket::{Event, EventData};
 use tokio::sync::mpsc;
 
 use super::ack::Questions;
@@ -18,6 +18,7 @@ use super::namespace::{Namespace, Namespaces};
 use crate::codec::Codec;
 use crate::config::OnGap;
 use crate::metrics::HubMetrics;
+use crate::rules::{Emission, ServerDecision, Target};
 use crate::tag::OwnTag;
 
 /// The lanes of this node.
@@ -29,7 +30,11 @@ pub struct Lanes {
     on_gap: OnGap,
     metrics: HubMetrics,
     questions: Arc<Questions>,
+    server_listener: OnceLock<Box<ServerListener>>,
 }
+
+/// Hears of an event of another server.
+type ServerListener = dyn Fn(&str, &EventData, bool) + Send + Sync;
 
 impl Lanes {
     /// Queues for `n_lanes` lanes; [`Lanes::tasks`] makes the tasks behind them.
@@ -43,7 +48,8 @@ impl Lanes {
     ) -> Self {
         let queues = std::iter::repeat_with(|| Arc::new(LaneQueue::new())).take(n_lanes).collect();
         let questions = Arc::new(Questions::new(metrics.answers_dropped.clone()));
-        Self { queues, namespaces, codec, tag, on_gap, metrics, questions }
+        let server_listener = OnceLock::new();
+        Self { queues, namespaces, codec, tag, on_gap, metrics, questions, server_listener }
     }
 
     /// The tasks of all lanes, each to be run once.
@@ -143,6 +149,43 @@ impl Lanes {
     /// The events of this node that wait for acknowledgements.
     pub fn questions(&self) -> &Questions {
         &self.questions
+    }
+
+    /// Has `listener` called with each event of another server: the namespace, the event, and whether
+    /// it is answered. It must not wait. For programs that embed a node; only the first one counts.
+    pub fn listen_to_servers(
+        &self,
+        listener: impl Fn(&str, &EventData, bool) + Send + Sync + 'static,
+    ) {
+        let _ = self.server_listener.set(Box::new(listener));
+    }
+
+    /// Does with an event of another server what the rules say. Every node gets the event, so each
+    /// serves its own sockets only. Gives the result for the metric, and the answer: without a rule
+    /// it is `null`, so that no server waits for a node that does nothing.
+    fn decide_server(&self, namespace: &str, data: &EventData) -> (&'static str, EventData) {
+        let nothing = EventData { json: "[null]".into(), attachments: Vec::new() };
+        let Some(namespace) = self.namespaces.get(namespace) else { return ("no_rule", nothing) };
+        let Ok(event) = Event::parse(&data.json) else { return ("malformed", nothing) };
+        match namespace.config().rules.decide_server(&event, &data.attachments) {
+            Ok(Some(ServerDecision { emissions, answer })) => {
+                for Emission { target, except, data, volatile } in emissions {
+                    let rooms = match target {
+                        Target::Everyone | Target::Others | Target::Sender => Vec::new(),
+                        Target::Rooms(rooms) => rooms,
+                        Target::Id(id) => vec![id],
+                    };
+                    let flags = Flags { volatile, ..Flags::default() };
+                    self.publish(&namespace, &Selection { rooms, except }, flags, &data);
+                }
+                ("done", answer.unwrap_or(nothing))
+            }
+            Ok(None) => ("no_rule", nothing),
+            Err(refusal) => {
+                let json = refusal.to_ack_json().into();
+                ("refused", EventData { json, attachments: Vec::new() })
+            }
+        }
     }
 
     /// The selected sockets, lane by lane.
@@ -292,9 +335,13 @@ impl Local for Lanes {
         adapter::Asked { n_asked: lanes.iter().sum(), answers: answers.boxed() }
     }
 
-    async fn server_event(&self, _: &str, _: EventData, _: bool) -> EventData {
-        // Nothing here does anything with such an event, and no server shall wait for that.
-        EventData { json: "[null]".into(), attachments: Vec::new() }
+    async fn server_event(&self, namespace: &str, data: EventData, is_answered: bool) -> EventData {
+        if let Some(listener) = self.server_listener.get() {
+            listener(namespace, &data, is_answered);
+        }
+        let (result, answer) = self.decide_server(namespace, &data);
+        self.metrics.server_events.with_label_values(&[result]).inc();
+        answer
     }
 
     fn n_sockets(&self) -> usize {

@@ -8,7 +8,7 @@ use adapter::{RoomName, SocketDetail};
 use protocol::id::Id;
 
 use super::namespace::Namespace;
-use crate::engine::Session;
+use crate::engine::{Session, first_request::now_ms};
 use crate::hash::OwnKeyMap;
 
 /// One client in one namespace.
@@ -23,11 +23,20 @@ pub struct Socket {
     gone: AtomicBool,
     /// Its place in the lane's index; set by the lane when it takes the socket in.
     slot: AtomicU32,
+    /// When it connected, in milliseconds since 1970.
+    issued_ms: u64,
+    /// The JSON object it connected with, if other servers may see it.
+    auth: Option<Box<str>>,
 }
 
 impl Socket {
-    /// A socket that no lane knows yet.
-    pub fn new(id: Id, namespace: Arc<Namespace>, session: Arc<Session>) -> Arc<Self> {
+    /// A socket that no lane knows yet. Other servers are shown `auth`.
+    pub fn new(
+        id: Id,
+        namespace: Arc<Namespace>,
+        session: Arc<Session>,
+        auth: Option<Box<str>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             namespace,
@@ -35,6 +44,8 @@ impl Socket {
             rooms: Mutex::default(),
             gone: AtomicBool::new(false),
             slot: AtomicU32::new(u32::MAX),
+            issued_ms: now_ms(),
+            auth,
         })
     }
 
@@ -117,7 +128,9 @@ impl Socket {
         rooms.extend(own_room.then(|| id.clone()));
         rooms.extend_from_slice(&joined);
         drop(joined);
-        SocketDetail { id, rooms, handshake: "{}".into(), data: "{}".into() }
+        let auth = self.auth.as_deref().unwrap_or("{}");
+        let handshake = self.session.first_request().handshake(self.issued_ms, auth);
+        SocketDetail { id, rooms, handshake, data: "{}".into() }
     }
 }
 

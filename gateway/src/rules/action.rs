@@ -120,6 +120,13 @@ impl Effects {
     }
 }
 
+impl Effects {
+    /// The emits alone, for an event that no socket sent.
+    pub(super) fn emissions(&self, source: &Source<'_>) -> Result<Vec<Emission>, Refusal> {
+        self.emits.iter().map(|emit| emit.decide(source)).collect()
+    }
+}
+
 impl Emit {
     fn decide(&self, source: &Source<'_>) -> Result<Emission, Refusal> {
         let target = self.to.decide(source)?;

@@ -16,16 +16,28 @@ enum Moment {
     Event,
     Connect,
     Disconnect,
+    /// An event of another server: it has arguments, and nobody who sent it.
+    Server,
+}
+
+impl Moment {
+    fn has_arguments(self) -> bool {
+        matches!(self, Self::Event | Self::Server)
+    }
 }
 
 impl Rules {
     /// Takes the rules out of a `[[namespace]]` table.
     pub fn read(namespace: &mut Fields<'_>, complaints: &mut Complaints) -> Self {
-        backend_keys(namespace, &["on_server"], complaints);
         let mut rules = Self::default();
         for (value, place) in namespace.one_or_more("on") {
             if let Some(fields) = Fields::of(value, place, complaints) {
                 read_event_rule(fields, &mut rules, complaints);
+            }
+        }
+        for (value, place) in namespace.one_or_more("on_server") {
+            if let Some(fields) = Fields::of(value, place, complaints) {
+                read_server_rule(fields, &mut rules, complaints);
             }
         }
         rules.on_connect = read_moments(namespace, "on_connect", Moment::Connect, complaints);
@@ -90,6 +102,64 @@ fn read_event_rule(mut fields: Fields<'_>, rules: &mut Rules, complaints: &mut C
         }
     }
     fields.finish(complaints);
+}
+
+fn read_server_rule(mut fields: Fields<'_>, rules: &mut Rules, complaints: &mut Complaints) {
+    let event = fields.text("event", complaints);
+    if let Some(event) = event {
+        fields.place = format!("{} (event `{event}`)", fields.place);
+        check_server_event(event, &fields.at("event"), complaints);
+    } else if fields.get("event").is_none() {
+        complaints.add(&fields.place, "has no `event`");
+    }
+    for key in ["join", "leave", "allow", "refuse"] {
+        if fields.get(key).is_some() {
+            complaints.add(&fields.at(key), "is for events of clients");
+        }
+    }
+    let mut emits = Vec::new();
+    for (value, place) in fields.one_or_more("emit") {
+        if let Some(emit) = Fields::of(value, place, complaints) {
+            emits.extend(read_emit(emit, Moment::Server, complaints));
+        }
+    }
+    let ack = fields
+        .get("ack")
+        .map(|value| read_template(value, &fields.at("ack"), Moment::Server, complaints));
+    if ack.as_ref().is_some_and(|ack| ack.n_arguments() > 1) {
+        complaints.add(&fields.at("ack"), "holds more than one value: servers get only the first");
+    }
+    let is_idle = ack.is_none() && fields.get("emit").is_none();
+    if is_idle {
+        complaints.add(&fields.place, "does nothing: write `emit` or `ack`");
+    }
+    if let Some(event) = event {
+        let effects = Effects { emits, ..Effects::default() };
+        let rule = Rule::Accept { effects, ack };
+        let twice = match event {
+            "*" => rules.any_server_event.replace(rule).is_some(),
+            _ => rules.server_events.insert(event, rule),
+        };
+        if twice {
+            complaints.add(
+                &fields.place,
+                "there are two rules for this event; one rule may hold several emits",
+            );
+        }
+    }
+    fields.finish(complaints);
+}
+
+/// Names that no server can send, because its library uses them itself. Those that clients cannot
+/// send are left out here as well: a rule may pass the name on to clients.
+const RESERVED_SERVER_NAMES: [&str; 2] = ["connection", "new_namespace"];
+
+fn check_server_event(event: &str, place: &str, complaints: &mut Complaints) {
+    if RESERVED_NAMES.contains(&event) || RESERVED_SERVER_NAMES.contains(&event) {
+        complaints.add(place, format!("`{event}` is reserved by Socket.IO"));
+    } else if event != "*" && event.contains('*') {
+        complaints.add(place, "names one event, or all others with `*` alone");
+    }
 }
 
 fn check_event(event: &str, place: &str, complaints: &mut Complaints) {
@@ -259,8 +329,12 @@ fn read_reference(
     complaints: &mut Complaints,
 ) -> Option<Reference> {
     match Reference::parse(text) {
-        Ok(Reference::Argument(..)) if moment != Moment::Event => {
+        Ok(Reference::Argument(..)) if !moment.has_arguments() => {
             complaints.add(place, format!("`{text}`: only events have arguments"));
+            None
+        }
+        Ok(Reference::Id | Reference::Auth(_)) if moment == Moment::Server => {
+            complaints.add(place, format!("`{text}`: a server has neither id nor `auth`"));
             None
         }
         Ok(reference) => Some(reference),
@@ -281,7 +355,7 @@ fn read_emit(mut fields: Fields<'_>, moment: Moment, complaints: &mut Complaints
                     .add(&fields.at("event"), "leave `event` out to keep the name that came in");
             }
         }
-        None if moment != Moment::Event => complaints.add(&fields.place, "has no `event`"),
+        None if !moment.has_arguments() => complaints.add(&fields.place, "has no `event`"),
         None => {}
     }
     let to = match fields.get("to") {
@@ -305,6 +379,9 @@ fn read_emit(mut fields: Fields<'_>, moment: Moment, complaints: &mut Complaints
 fn fixed_target(text: &str, moment: Moment) -> Result<Target, String> {
     match (text, moment) {
         ("everyone", _) => Ok(Target::Everyone),
+        ("others" | "sender", Moment::Server) => Err(format!(
+            "`{text}`: the sender is a server; its event reaches all sockets with `everyone`"
+        )),
         ("others", _) => Ok(Target::Others),
         ("sender", Moment::Disconnect) => Err("the sender is gone".to_owned()),
         ("sender", _) => Ok(Target::Sender),
@@ -359,8 +436,17 @@ fn read_rooms_target(
     complaints: &mut Complaints,
 ) -> Option<To> {
     let rooms = read_rooms(fields, "rooms", moment, complaints);
-    let allow = read_allow(fields, complaints);
+    let mut allow = read_allow(fields, complaints);
     let member = fields.flag("member", complaints);
+    if moment == Moment::Server {
+        if member {
+            complaints.add(&fields.at("member"), "a server is a member of no room");
+        }
+        // Other servers reach any room by themselves: rules need not protect rooms from them.
+        if allow.is_empty() {
+            allow.push("*".into());
+        }
+    }
     let otherwise = fields.text("else", complaints).and_then(|text| {
         fixed_target(text, moment).map_err(|wrong| complaints.add(&fields.at("else"), wrong)).ok()
     });
@@ -401,7 +487,7 @@ fn read_template(
 }
 
 fn read_all(place: &str, moment: Moment, complaints: &mut Complaints) -> Argument {
-    if moment != Moment::Event {
+    if !moment.has_arguments() {
         complaints.add(place, "`$*`: only events have arguments");
     }
     Argument::All

@@ -37,6 +37,11 @@ impl Template {
         Self { arguments, deepens }
     }
 
+    /// How many entries were written for it.
+    pub(super) fn n_arguments(&self) -> usize {
+        self.arguments.len()
+    }
+
     /// Writes `["name",arg,…]`, or `[arg,…]` for an ack. `name` is JSON text. Attachments that are
     /// not referred to stay behind.
     pub(super) fn compose(
@@ -54,6 +59,15 @@ impl Template {
         } else {
             renumber(&json, source.attachments)
         })
+    }
+
+    /// Writes `[arg]` for an ack of which only the first argument is wanted.
+    pub(super) fn compose_first(&self, source: &Source<'_>) -> Result<EventData, Refusal> {
+        let args = match self.arguments.as_slice() {
+            [Argument::All] => &source.args[..source.args.len().min(1)],
+            _ => source.args,
+        };
+        self.compose(None, &Source { args, ..*source })
     }
 
     /// All parts are collected first, so that the text is allocated once, with the size it has.

@@ -353,7 +353,6 @@ fn connecting_and_leaving_have_rules_of_their_own() {
 fn wrong_rules_are_named() {
     let complaints = compile(
         r#"
-        on_server = [{ event = "x" }]
         on_connect = [{ emit = { event = "x", to = "sender", args = ["$0", "$*"] } }, { join = "$id" }, { leave = "a" }]
         on_disconnect = [{ emit = { event = "x", to = "sender" } }, { join = "a" }]
         [[on]]
@@ -395,7 +394,6 @@ fn wrong_rules_are_named() {
     )
     .unwrap_err();
     insta::assert_snapshot!(complaints.join("\n"), @r#"
-    ns.on_server: comes with backends, which this release has not
     ns.on[0] (event `orders`).forward: comes with backends, which this release has not
     ns.on[1] (event `join`).join: the client chooses `$0`, so say which rooms: `allow = ["public-*"]`; `allow = ["*"]` is any room
     ns.on[2] (event `join`).allow: `user:{sub}`: claims (`{…}`) come with `auth = "jwt"`, which comes with backends
@@ -431,6 +429,121 @@ fn wrong_rules_are_named() {
     ns.on_connect[2].leave: unknown key
     ns.on_disconnect[0].emit.to: the sender is gone; rooms are `{ rooms = ["…"] }`, one socket is `{ id = "$0" }`
     ns.on_disconnect[1].join: unknown key
+    "#);
+}
+
+/// What an event of another server does: one line for each emission, and the answer.
+fn server_outcome(rules: &Rules, event: &str, attachments: &[Bytes]) -> String {
+    let decision = match rules.decide_server(&Event::parse(event).unwrap(), attachments) {
+        Ok(Some(decision)) => decision,
+        Ok(None) => return "no rule".to_owned(),
+        Err(refusal) => return format!("{}: {}", refusal.code.as_str(), refusal.message),
+    };
+    let emissions = decision.emissions.into_iter().map(Action::Emit);
+    let mut lines: Vec<String> = emissions.map(|action| line(&action)).collect();
+    lines.extend(decision.answer.map(|answer| format!("answer {}", answer.json)));
+    lines.join("; ")
+}
+
+#[test]
+fn events_of_servers_are_emitted_and_answered() {
+    let rules = compile(
+        r#"
+        [[on_server]]
+        event = "news"
+        emit = [
+          { event = "told", to = "everyone", args = "$*" },
+          { to = { rooms = ["$0.room", "fixed"] }, args = ["$1"] },
+          { event = "you", to = { id = "$2" } },
+        ]
+        [[on_server]]
+        event = "ask"
+        ack = [{ was = "$0" }]
+        [[on_server]]
+        event = "first"
+        ack = "$*"
+        [[on_server]]
+        event = "silent"
+        ack = []
+        [[on_server]]
+        event = "*"
+        ack = ["any"]
+        "#,
+    )
+    .unwrap();
+    let news = format!(r#"["news",{{"room":"r"}},2,"{OTHER_ID}"]"#);
+    assert_eq!(
+        server_outcome(&rules, &news, &[]),
+        format!(
+            r#"emit to everyone ["told",{{"room":"r"}},2,"{OTHER_ID}"]; emit to rooms r|fixed ["news",2]; emit to id {OTHER_ID} ["you"]"#
+        )
+    );
+    assert_eq!(server_outcome(&rules, r#"["ask",[1]]"#, &[]), r#"answer [{"was":[1]}]"#);
+    assert_eq!(server_outcome(&rules, r#"["first",1,2,3]"#, &[]), "answer [1]");
+    assert_eq!(server_outcome(&rules, r#"["first"]"#, &[]), "answer []");
+    assert_eq!(server_outcome(&rules, r#"["silent",1]"#, &[]), "answer []");
+    assert_eq!(server_outcome(&rules, r#"["other"]"#, &[]), r#"answer ["any"]"#);
+    // All of a rule or nothing.
+    assert_eq!(server_outcome(&rules, r#"["news",{}]"#, &[]), "bad_argument: $0.room is missing");
+    assert_eq!(server_outcome(&Rules::default(), r#"["news"]"#, &[]), "no rule");
+    // Rules for servers are for nobody else.
+    assert_eq!(outcome(&rules, r#"["ask",1]"#), "unknown_event: no rule accepts this event");
+    let binary = [Bytes::from_static(b"binary")];
+    let echo = rules.decide_server(
+        &Event::parse(r#"["first",{"_placeholder":true,"num":0}]"#).unwrap(),
+        &binary,
+    );
+    assert_eq!(echo.unwrap().unwrap().answer.unwrap().attachments, binary);
+}
+
+#[test]
+fn wrong_rules_for_servers_are_named() {
+    let complaints = compile(
+        r#"
+        [[on_server]]
+        event = "sender"
+        emit = [
+          { event = "x", to = "others" },
+          { event = "x", to = "sender" },
+          { event = "x", to = { rooms = ["$0"], member = true } },
+          { event = "x", to = { rooms = ["$id"] }, args = ["$auth.name"] },
+        ]
+        [[on_server]]
+        event = "does nothing"
+        [[on_server]]
+        event = "like a client"
+        join = "$0"
+        refuse = "no"
+        ack = [1, 2]
+        [[on_server]]
+        event = "twice"
+        ack = []
+        [[on_server]]
+        event = "twice"
+        ack = []
+        [[on_server]]
+        event = "connection"
+        ack = []
+        [[on_server]]
+        ack = []
+        more = 1
+        "#,
+    )
+    .unwrap_err();
+    insta::assert_snapshot!(complaints.join("\n"), @r#"
+    ns.on_server[0] (event `sender`).emit[0].to: `others`: the sender is a server; its event reaches all sockets with `everyone`; rooms are `{ rooms = ["…"] }`, one socket is `{ id = "$0" }`
+    ns.on_server[0] (event `sender`).emit[1].to: `sender`: the sender is a server; its event reaches all sockets with `everyone`; rooms are `{ rooms = ["…"] }`, one socket is `{ id = "$0" }`
+    ns.on_server[0] (event `sender`).emit[2].to.member: a server is a member of no room
+    ns.on_server[0] (event `sender`).emit[3].to.rooms: `$id`: a server has neither id nor `auth`
+    ns.on_server[0] (event `sender`).emit[3].args[0]: `$auth.name`: a server has neither id nor `auth`
+    ns.on_server[1] (event `does nothing`): does nothing: write `emit` or `ack`
+    ns.on_server[2] (event `like a client`).join: is for events of clients
+    ns.on_server[2] (event `like a client`).refuse: is for events of clients
+    ns.on_server[2] (event `like a client`).ack: holds more than one value: servers get only the first
+    ns.on_server[4] (event `twice`): there are two rules for this event; one rule may hold several emits
+    ns.on_server[5] (event `connection`).event: `connection` is reserved by Socket.IO
+    ns.on_server[6]: has no `event`
+    ns.on_server[6].more: unknown key
     "#);
 }
 

@@ -43,6 +43,15 @@ impl Resolver {
         }
         client
     }
+
+    /// Whether the client came over TLS. This node speaks none itself: a trusted proxy says so.
+    pub fn is_secure(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        let forwarded = headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok());
+        // The first of several is the client's.
+        let first = forwarded.and_then(|protocols| protocols.split(',').next());
+        first.is_some_and(|protocol| protocol.trim().eq_ignore_ascii_case("https"))
+            && self.trusts(peer)
+    }
 }
 
 /// An address as proxies write it: some add the port.
@@ -68,6 +77,19 @@ mod tests {
     #[test]
     fn headers_of_strangers_are_not_believed() {
         assert_eq!(resolve("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+    }
+
+    #[test]
+    fn only_trusted_proxies_say_that_a_client_came_over_tls() {
+        let resolver = Resolver::new(vec!["10.0.0.0/8".parse().expect("network")]);
+        let is_secure = |peer: &str, protocol: &str| {
+            let mut headers = HeaderMap::new();
+            headers.append("x-forwarded-proto", protocol.parse().expect("header"));
+            resolver.is_secure(peer.parse().expect("address"), &headers)
+        };
+        assert!(is_secure("10.0.0.1", "HTTPS, http"));
+        assert!(!is_secure("10.0.0.1", "http, https"));
+        assert!(!is_secure("192.0.2.1", "https"));
     }
 
     #[test]

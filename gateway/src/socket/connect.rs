@@ -15,6 +15,9 @@ use crate::rules::{Context, Refusal};
 /// only after a delay, so many refusals in a row are an attack or a broken loop.
 const REFUSALS_MAX: u16 = 100;
 
+/// Largest `auth` that is kept for other servers to see: it stays as long as the socket.
+const SHARED_AUTH_BYTES_MAX: usize = 4096;
+
 impl Turn<'_> {
     pub(super) fn connect(&mut self, packet: &Packet<'_>) -> Result<(), CloseReason> {
         let auth = parse_auth(packet.data).map_err(|_| CloseReason::ParseError)?;
@@ -42,7 +45,11 @@ impl Turn<'_> {
                 return self.refuse(name, &message, Some(&json!({ "code": code.as_str() })));
             }
         };
-        let socket = Socket::new(id, namespace, self.session.clone());
+        let shared_auth = auth.filter(|auth| {
+            self.gateway.config.share_auth && auth.get().len() <= SHARED_AUTH_BYTES_MAX
+        });
+        let shared_auth = shared_auth.map(|auth| auth.get().into());
+        let socket = Socket::new(id, namespace, self.session.clone(), shared_auth);
         let greeting = lanes.codec().connect(name, id.as_str());
         self.queueing();
         lanes.of(id).push(Command::Add { socket: socket.clone(), greeting });
