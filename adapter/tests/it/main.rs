@@ -6,10 +6,12 @@ mod delivery;
 mod faults;
 mod foreign;
 mod input;
+mod interest;
 mod link;
 mod memory;
 mod node;
 mod redis_server;
+mod registry;
 mod requests;
 mod servers;
 
