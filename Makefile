@@ -12,6 +12,9 @@ CARILLON_BIN ?= $(TARGET_DIR)/debug/carillon
 # More arguments for the node of `make run`, for example ARGS="--listen 127.0.0.1:4000".
 ARGS ?=
 
+# Features that are off unless asked for, and tested all the same.
+FEATURES := --features carillon-adapter/socketioxide
+
 heading = @printf '\n\033[1m== %s\033[0m  (%s)\n' '$(1)' "$$(date +%T)"
 
 .PHONY: help
@@ -29,7 +32,7 @@ test: setup fmt-check client lint unit doc e2e chaos-short ## Run everything tha
 	$(call heading,all tests passed)
 
 .PHONY: ci
-ci: test ## What continuous integration runs
+ci: test features ## What continuous integration runs
 
 .PHONY: setup
 setup:
@@ -53,22 +56,27 @@ fmt-check:
 .PHONY: lint
 lint: ## Run clippy, warnings are errors
 	$(call heading,clippy)
-	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets $(FEATURES) -- -D warnings
+
+.PHONY: features
+features: ## Run clippy on every combination of features of every crate
+	$(call heading,features)
+	@CARGO="$(CARGO)" NODE="$(NODE)" scripts/features.sh
 
 .PHONY: unit
 unit: ## Run the Rust tests
 	$(call heading,cargo test)
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace $(FEATURES)
 
 .PHONY: doc
 doc: ## Build the documentation, warnings are errors
 	$(call heading,rustdoc)
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace $(FEATURES) --no-deps --document-private-items
 
 .PHONY: e2e
 e2e: client ## Run the official clients and Node.js servers against real nodes
 	$(call heading,end to end)
-	$(CARGO) build --locked --bins --examples --features carillon-adapter/socketioxide
+	$(CARGO) build --locked --bins --examples $(FEATURES)
 	cd e2e && $(NPM) ci --no-audit --no-fund --loglevel=error
 	cd e2e && NODE="$(NODE)" CARILLON_BIN="$(CARILLON_BIN)" ../scripts/e2e.sh
 

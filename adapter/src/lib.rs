@@ -61,6 +61,12 @@
 //! every [`AdapterConfig::probe_interval`]; two missed in a row or the end of either connection take
 //! both down, and attempts to connect follow after random pauses that grow from
 //! [`AdapterConfig::reconnect_delay_min`] to [`AdapterConfig::reconnect_delay_max`], forever.
+//!
+//! # Features
+//!
+//! | Feature | What needs it |
+//! |---|---|
+//! | `socketioxide` (off unless asked for) | the module `socketioxide`: an application on that library as a part of the cluster |
 #![forbid(unsafe_code)]
 
 mod adapter;

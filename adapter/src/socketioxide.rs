@@ -1,4 +1,4 @@
-//! The same cluster for a Rust application that is written with [`socketioxide`].
+//! The same cluster for a Rust application that is written with the library `socketioxide`.
 //!
 //! [`ClusterAdapter`] implements the trait with which socketioxide takes part in a cluster, so that an application
 //! shares rooms and broadcasts with Node.js servers, Carillon nodes and other such applications. It needs the
@@ -64,7 +64,7 @@
 //!   that could have got them are sent an event that cannot be read: the official clients then connect anew.
 //! - A socket that does not read loses events once its buffer is full (`max_buffer_size`, 128 packets unless
 //!   set). That is counted, but the connection stays.
-//! - socketioxide tells nobody of joins and connections. Where channels follow rooms ([`Follow`](crate::Follow):
+//! - socketioxide tells nobody of joins and connections. Where channels follow rooms ([`Follow`]:
 //!   mode `redis-sharded` with a dynamic subscription mode, or `subscribe = interest`) this crate looks for
 //!   changes, so a subscription comes a moment after the join. [`Cluster::follow`] waits for one; in a connect
 //!   middleware, with the id of the socket, it makes direct messages reach a socket from its first moment.

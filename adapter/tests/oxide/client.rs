@@ -21,7 +21,7 @@ pub struct Client {
     /// Its public id.
     pub id: String,
     packets: watch::Receiver<Vec<String>>,
-    _polling: JoinSet<()>,
+    polling: JoinSet<()>,
 }
 
 impl Client {
@@ -34,7 +34,7 @@ impl Client {
         let mut polling = JoinSet::new();
         polling.spawn(poll(address, session.clone(), collect));
         let (id, ns) = (String::new(), ns.to_owned());
-        let mut client = Self { address, ns, session, id, packets, _polling: polling };
+        let mut client = Self { address, ns, session, id, packets, polling };
         client.post(&format!("40{}", client.prefix())).await;
         let connected = client.packet(|packet| packet.starts_with("40")).await;
         let connected = connected[2..].trim_start_matches(&client.prefix()).to_owned();
@@ -51,6 +51,18 @@ impl Client {
     /// Sends an event.
     pub async fn emit(&self, json: &str) {
         self.post(&format!("42{}{json}", self.prefix())).await;
+    }
+
+    /// Joins another namespace over the same connection.
+    pub async fn join_namespace(&self, ns: &str) {
+        self.post(&format!("40{ns},")).await;
+        let front = format!("40{ns},");
+        self.packet(|packet| packet.starts_with(&front)).await;
+    }
+
+    /// Takes no more packets, and keeps its connection.
+    pub async fn stop_polling(&mut self) {
+        self.polling.shutdown().await;
     }
 
     /// Answers a question with arguments.

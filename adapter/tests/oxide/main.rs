@@ -3,10 +3,13 @@
 mod app;
 mod broadcast;
 mod client;
+mod follow;
 mod foreign;
+mod limits;
 #[path = "../it/redis_server.rs"]
 #[expect(dead_code, reason = "the other tests of the adapter use more of it")]
 mod redis_server;
+mod requests;
 
 use std::{future::Future, time::Duration};
 

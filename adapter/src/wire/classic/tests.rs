@@ -222,7 +222,7 @@ fn what_servers_reserve_is_not_sent_to_them() {
     }
 }
 
-/// §3.9: reserved names are only checked by senders.
+/// On Node, too, only senders look at the names.
 #[test]
 fn a_server_event_is_read_whatever_its_name() {
     let read = |json: &str| asked(format!(r#"{{"type":6,"data":{json}}}"#).as_bytes(), "me");
@@ -488,6 +488,49 @@ fn long_lists_and_deep_values_do_no_harm() {
     }
     let json = [r#"{"type":2,"opts":"#, &"[".repeat(10_000)].concat();
     assert!(asked(json.as_bytes(), "me").is_err());
+}
+
+#[test]
+fn unknown_keys_and_flags_and_other_forms_of_numbers_are_borne() {
+    let json = r#"{"new":{},"uid":7,"requestId":"q","type":5.0,"opts":{"rooms":null,"x":1,"flags":{"y":2}}}"#;
+    let expected = RequestBody::Fetch { selection: Selection::default() };
+    assert_eq!(asked(json.as_bytes(), "me").expect("decodes"), Some(expected));
+    let ask = concat!(
+        r#"{"type":7,"packet":{"type":2,"data":["a"],"id":3},"opts":{"flags":{"volatile":1,"#,
+        r#""timeout":7e2,"expectSingleResponse":true,"local":true}}}"#
+    );
+    let expected = RequestBody::Ask {
+        selection: Selection::default(),
+        flags: Flags::default(),
+        data: event(r#"["a"]"#, 0),
+        timeout: Some(Duration::from_millis(700)),
+    };
+    assert_eq!(asked(ask.as_bytes(), "me").expect("decodes"), Some(expected));
+    // Flags without meaning here, or of another kind than they must be.
+    for timeout in ["-1", "1.5", "null", r#""7""#, "1e300"] {
+        let ask = ask.replace("7e2", timeout);
+        let Ok(Some(RequestBody::Ask { timeout, .. })) = asked(ask.as_bytes(), "me") else {
+            panic!("{ask}");
+        };
+        assert_eq!(timeout, None);
+    }
+}
+
+#[test]
+fn megabytes_are_one_message() {
+    let (selection, flags) = (Selection::default(), Flags::default());
+    let text = event(&format!(r#"["a","{}"]"#, "x".repeat(3 << 20)), 0);
+    let mut binary = event(r#"["a",{"_placeholder":true,"num":0}]"#, 1);
+    binary.attachments = vec![Bytes::from(vec![7; 3 << 20])];
+    for data in [text, binary] {
+        let payload =
+            encode_broadcast(ClusterParser::MessagePack, "you", "/", &selection, flags, &data)
+                .expect("encodes");
+        assert!(((3 << 20)..(3 << 20) + 200).contains(&payload.len()));
+        let read = decode_broadcast(ClusterParser::MessagePack, &payload, "me", "/");
+        let expected = Message::Broadcast { selection: selection.clone(), flags, data };
+        assert!(read.expect("decodes") == expected);
+    }
 }
 
 #[test]

@@ -257,6 +257,45 @@ fn what_node_ends_on_is_an_error_here() {
 }
 
 #[test]
+fn unknown_keys_and_flags_and_other_forms_of_numbers_are_borne() {
+    let payload = concat!(
+        r#"{"new":1,"type":3.0,"data":{"packet":{"type":2e0,"data":["a"],"id":7,"nsp":"/other"},"#,
+        r#""requestId":"q","opts":{"rooms":null,"x":{},"flags":{"volatile":true,"timeout":5e2,"#,
+        r#""expectSingleResponse":true,"local":true,"compress":null}},"y":[]},"uid":null,"nsp":"/"}"#
+    );
+    let body = RequestBody::Ask {
+        selection: Selection::default(),
+        flags: Flags { volatile: true, compress: None, local: false },
+        data: event(r#"["a"]"#, 0),
+        timeout: Some(Duration::from_millis(500)),
+    };
+    let expected = Request { from: None, id: Some("q".into()), body };
+    assert_eq!(read(payload.as_bytes()), Message::Request(expected));
+    // The same as MessagePack, in forms that no sender needs.
+    let mut packed = vec![0xdf, 0, 0, 0, 3];
+    packed.extend(b"\xd9\x04type\xcb\x40\x26\0\0\0\0\0\0\xda\0\x03nsp\xdb\0\0\0\x01/");
+    packed.extend(
+        b"\xa4data\xde\0\x03\x07\x08\xa9requestId\xa1q\xabclientCount\xcf\0\0\0\0\0\0\0\x02",
+    );
+    let (request_id, body) = ("q".into(), ResponseBody::ClientCount(2));
+    assert_eq!(read(&packed), Message::Response(Response { request_id, from: None, body }));
+}
+
+#[test]
+fn megabytes_are_one_message() {
+    let (selection, flags) = (Selection::default(), Flags::default());
+    let text = event(&format!(r#"["a","{}"]"#, "x".repeat(3 << 20)), 0);
+    let mut binary = event(WITH_BINARY, 1);
+    binary.attachments = vec![Bytes::from(vec![7; 3 << 20])];
+    for data in [text, binary] {
+        let written = encode_broadcast("me", "/", &selection, flags, &data).expect("encodes");
+        assert!(((3 << 20)..(3 << 20) + 200).contains(&written.len()));
+        let expected = Message::Broadcast { selection: selection.clone(), flags, data };
+        assert!(read(&written) == expected);
+    }
+}
+
+#[test]
 fn an_event_of_the_greatest_depth_fits_into_its_envelope() {
     let depth = protocol::DEPTH_MAX - 2;
     let deep = |inner: &str| format!(r#"["a",{}{inner}{}]"#, "[".repeat(depth), "]".repeat(depth));
