@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The way to Redis.
 pub(crate) struct Bus {
-    links: Links,
+    links: Arc<Links>,
     health: Arc<Health>,
     queries: Arc<Queries>,
     is_sharded: bool,
@@ -64,7 +64,7 @@ impl Bus {
             metrics: metrics.clone(),
             refresh: Arc::default(),
         };
-        Ok(Self { links: Links::new(shared, own_channel), health, queries, is_sharded })
+        Ok(Self { links: Arc::new(Links::new(shared, own_channel)), health, queries, is_sharded })
     }
 
     pub(crate) fn link(&self) -> &watch::Sender<LinkState> {
@@ -122,7 +122,8 @@ impl Bus {
 
     /// Keeps the link until the shutdown.
     pub(crate) async fn run(&self, shutdown: &CancellationToken) {
-        match self.links.first().run(shutdown).await {
+        let first = self.links.first();
+        match first.run(shutdown, &*first).await {
             Ended::Shutdown => {}
             Ended::IsCluster => self.links.run(shutdown).await,
         }

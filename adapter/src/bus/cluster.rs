@@ -8,6 +8,7 @@ use super::{
     error::LinkError,
     inbox::Inbox,
     link::{Link, Shared},
+    publisher::{Outgoing, Redirect},
     subscriptions::Then,
     topic::{Topic, TopicKind},
     topology::{Address, Topology, slot},
@@ -15,7 +16,7 @@ use super::{
 use crate::LostReason;
 use futures_util::future::join_all;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -41,6 +42,36 @@ struct State {
     masters: HashMap<Address, Master>,
     /// The number of the newest link.
     newest: usize,
+}
+
+/// What becomes of messages that the master of one link did not take.
+struct Redirections {
+    links: Arc<Links>,
+    from: Arc<Link>,
+}
+
+impl Redirect for Redirections {
+    /// Nothing can overtake them: what waits for the same slots goes with them, and until that is done nothing
+    /// else is published.
+    fn redirect(&self, to: &Address, mut frames: Vec<Outgoing>) {
+        let mut state = self.links.state.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(master) = state.masters.get(to) else {
+            // Its link is made when the slots have been looked at.
+            drop(state);
+            return self.from.publish_queue().give_up(&frames);
+        };
+        let link = Arc::clone(&master.link);
+        let slots: HashSet<u16> = frames.iter().map(|frame| slot(&frame.channel)).collect();
+        for slot in &slots {
+            state.topology.set_owner(*slot, to);
+        }
+        let then = state.settle(&[]);
+        let queue = self.from.publish_queue();
+        frames.extend(queue.take_waiting(|channel| slots.contains(&slot(channel))));
+        link.publish_queue().push_redirected(frames);
+        drop(state);
+        then.into_iter().for_each(|then| then());
+    }
 }
 
 struct Master {
@@ -124,7 +155,7 @@ impl Links {
     }
 
     /// Keeps a link to each master until the shutdown.
-    pub(super) async fn run(&self, shutdown: &CancellationToken) {
+    pub(super) async fn run(self: &Arc<Self>, shutdown: &CancellationToken) {
         let mut running = JoinSet::new();
         let mut log = FailureLog::default();
         let mut turn = 0;
@@ -194,7 +225,12 @@ impl Links {
     }
 
     /// Makes and ends links, and moves channels to where they belong now.
-    fn adopt(&self, topology: &Topology, running: &mut JoinSet<()>, shutdown: &CancellationToken) {
+    fn adopt(
+        self: &Arc<Self>,
+        topology: &Topology,
+        running: &mut JoinSet<()>,
+        shutdown: &CancellationToken,
+    ) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if state.topology == *topology && !state.masters.is_empty() {
             // What was refused may be accepted now.
@@ -234,7 +270,7 @@ impl Links {
 
     /// Makes a link to a master.
     fn start(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
         topology: &Topology,
         address: &Address,
@@ -247,9 +283,10 @@ impl Links {
         state.newest += 1;
         let link = Arc::new(Link::new(state.newest, Some(client), &self.shared, &channel));
         let end = shutdown.child_token();
-        let (runs, until) = (Arc::clone(&link), end.clone());
+        let redirections = Redirections { links: Arc::clone(self), from: Arc::clone(&link) };
+        let until = end.clone();
         running.spawn(async move {
-            let _ = runs.run(&until).await;
+            let _ = redirections.from.run(&until, &redirections).await;
         });
         state.masters.insert(address.clone(), Master { link, end });
     }

@@ -6,7 +6,7 @@
 //! place of the old one, until the count says that Redis has found out.
 
 use super::{error::LinkError, subscriptions::Subscriptions};
-use redis::{RedisResult, aio::MultiplexedConnection};
+use redis::{ErrorKind, RedisResult, aio::MultiplexedConnection};
 use std::{
     collections::HashMap,
     convert::Infallible,
@@ -32,11 +32,19 @@ pub(super) struct Identity {
     address: String,
 }
 
-/// The connections that were counted; those that could not be named are nothing.
+/// The connections that were counted.
 #[derive(Default)]
 pub(super) struct Ghosts {
-    connections: Mutex<Vec<Option<Identity>>>,
+    connections: Mutex<Vec<Old>>,
     is_told: AtomicBool,
+}
+
+#[derive(Clone)]
+struct Old {
+    /// Nothing if the user may not ask for it.
+    identity: Option<Identity>,
+    /// Its end was seen, so most likely Redis knows too.
+    is_closed: bool,
 }
 
 impl Ghosts {
@@ -59,17 +67,19 @@ impl Ghosts {
         if connections.len() == CONNECTIONS_MAX {
             connections.remove(0);
         }
-        connections.push(connection);
+        connections.push(Old { identity: connection, is_closed: false });
     }
 
-    /// Redis itself has closed the newest connection.
+    /// The newest connection has been closed from the other side.
     pub(super) fn closed(&self) {
-        self.connections().pop();
+        if let Some(newest) = self.connections().last_mut() {
+            newest.is_closed = true;
+        }
     }
 
     /// Whether an old connection may still be counted.
     pub(super) fn may_be_there(&self) -> bool {
-        !self.connections().is_empty()
+        self.connections().iter().any(|old| !old.is_closed)
     }
 
     /// Ends the old connections, and says whether none is left.
@@ -78,7 +88,7 @@ impl Ghosts {
         connection: &mut MultiplexedConnection,
     ) -> Result<bool, LinkError> {
         let all = self.connections().clone();
-        for identity in all.iter().flatten() {
+        for identity in all.iter().filter_map(|old| old.identity.as_ref()) {
             let kill = redis::cmd("CLIENT")
                 .arg("KILL")
                 .arg("ID")
@@ -92,11 +102,12 @@ impl Ghosts {
                     if n_killed > 0 {
                         tracing::info!(event = "redis_ghost_ended", "ended an old connection");
                     }
-                    self.connections().retain(|known| known.as_ref() != Some(identity));
+                    self.connections().retain(|old| old.identity.as_ref() != Some(identity));
                 }
                 Err(error) => self.tolerate("CLIENT KILL", error)?,
             }
         }
+        self.connections().retain(|old| !old.is_closed);
         Ok(!self.may_be_there())
     }
 
@@ -140,25 +151,26 @@ impl Ghosts {
         }
     }
 
-    /// A missing grant is told once, and no reason to be without a link.
+    /// What Redis refuses is told once, and no reason to be without a link: some that are rented out know no
+    /// CLIENT at all.
     fn tolerate(&self, command: &'static str, error: redis::RedisError) -> Result<(), LinkError> {
-        match LinkError::of_command(command, error) {
-            error @ LinkError::NotPermitted { .. } => {
-                if !self.is_told.swap(true, Ordering::Relaxed) {
-                    tracing::error!(
-                        event = "redis_grant_missing",
-                        %error,
-                        "after a half-open link, other servers may wait for a dead connection"
-                    );
-                }
-                Ok(())
-            }
-            error => Err(error),
+        let is_refusal = matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
+        let error = LinkError::of_command(command, error);
+        if !is_refusal {
+            return Err(error);
         }
+        if !self.is_told.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                event = "redis_grant_missing",
+                %error,
+                "after a half-open link, other servers may wait for a dead connection"
+            );
+        }
+        Ok(())
     }
 
     /// No code that holds the lock can panic half-way through a change.
-    fn connections(&self) -> MutexGuard<'_, Vec<Option<Identity>>> {
+    fn connections(&self) -> MutexGuard<'_, Vec<Old>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

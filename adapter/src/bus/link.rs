@@ -12,12 +12,12 @@ use super::{
     ghost::Ghosts,
     health::{Health, Progress},
     probe::Probe,
-    publisher::PublishQueue,
+    publisher::{Outgoing, PublishQueue, Redirect},
     queries::Queries,
     subscriber::{Receiver, Receiving, Refusals},
     subscriptions::Subscriptions,
     topic::TopicKind,
-    topology::Topology,
+    topology::{Address, Topology},
 };
 use crate::{AdapterConfig, AdapterMetrics, LostReason};
 use redis::{Client, aio::MultiplexedConnection};
@@ -74,6 +74,13 @@ pub(super) struct Shared {
     pub(super) metrics: AdapterMetrics,
     /// To be told when slots may have moved.
     pub(super) refresh: Arc<Notify>,
+}
+
+/// For a link that is the only one: Redis names no other master then.
+impl Redirect for Link {
+    fn redirect(&self, _to: &Address, frames: Vec<Outgoing>) {
+        self.publish_queue.give_up(&frames);
+    }
 }
 
 /// Why a link is not kept any more.
@@ -141,14 +148,22 @@ impl Link {
         self.publish_queue.push(channel, payload)
     }
 
+    pub(super) fn publish_queue(&self) -> &PublishQueue {
+        &self.publish_queue
+    }
+
     /// Waits until nothing is queued or unanswered.
     pub(super) async fn flushed(&self) {
         self.publish_queue.flushed().await;
     }
 
     /// Keeps the link until the shutdown.
-    pub(super) async fn run(&self, shutdown: &CancellationToken) -> Ended {
-        let ended = shutdown.run_until_cancelled(self.supervise()).await;
+    pub(super) async fn run(
+        &self,
+        shutdown: &CancellationToken,
+        redirect: &impl Redirect,
+    ) -> Ended {
+        let ended = shutdown.run_until_cancelled(self.supervise(redirect)).await;
         self.set_down();
         match ended {
             None => Ended::Shutdown,
@@ -157,7 +172,7 @@ impl Link {
     }
 
     /// Connects again and again, for as long as one link is enough.
-    async fn supervise(&self) {
+    async fn supervise(&self, redirect: &impl Redirect) {
         let mut backoff = Backoff::new(self.reconnect_delay);
         let mut log = FailureLog::default();
         loop {
@@ -172,7 +187,7 @@ impl Link {
                     let since = Instant::now();
                     self.set_up();
                     log = FailureLog::default();
-                    let failure = self.keep(connected).await;
+                    let failure = self.keep(connected, redirect).await;
                     self.set_down();
                     // A link that breaks at once is no reason to be quicker with the next attempt.
                     if since.elapsed() >= self.reconnect_delay.1 {
@@ -226,7 +241,14 @@ impl Link {
         self.ghosts.remember(identity);
         self.subscribe_all(&receiving, true).await?;
         if is_cluster {
-            self.connector.learn(&Topology::ask(&mut publisher, &client).await?)?;
+            match Topology::ask(&mut publisher, &client).await {
+                Ok(topology) => self.connector.learn(&topology)?,
+                // The link works without the others; servers cannot be counted.
+                Err(error @ LinkError::NotPermitted { .. }) => {
+                    tracing::error!(event = "redis_grant_missing", %error, "masters are not known");
+                }
+                Err(error) => return Err(error),
+            }
         }
         self.queries.set_server(&client, is_cluster);
         self.connector.is_good(&client);
@@ -253,7 +275,7 @@ impl Link {
     }
 
     /// Uses the link until it breaks.
-    async fn keep(&self, connected: Connected) -> LinkError {
+    async fn keep(&self, connected: Connected, redirect: &impl Redirect) -> LinkError {
         let Connected { client, receiving, publisher } = connected;
         let lost = receiving.lost();
         let subscriptions = &self.receiver.subscriptions;
@@ -269,7 +291,7 @@ impl Link {
             result = self.receiver.probe.keep_probing(publisher.clone()) => result,
             result = ghosts => result,
             failure = superseded => Err(failure),
-            result = self.publish_queue.keep_publishing(publisher) => result,
+            result = self.publish_queue.keep_publishing(publisher, redirect) => result,
         };
         match failure {
             Err(failure) => failure,

@@ -1,9 +1,9 @@
 //! Publishes in order over one connection.
 
-use super::{error::LinkError, topic::TopicKind};
+use super::{error::LinkError, topic::TopicKind, topology::Address};
 use crate::{AdapterConfig, AdapterMetrics, LostReason};
 use prometheus::{IntCounter, IntGauge};
-use redis::{Value, aio::MultiplexedConnection};
+use redis::{ErrorKind, ServerErrorKind, Value, aio::MultiplexedConnection};
 use std::{
     collections::VecDeque,
     convert::Infallible,
@@ -19,6 +19,9 @@ use tokio::{
 /// them do not wait long for the answers.
 const BATCH_FRAMES_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// How often a message is sent to another master. While a slot moves, two masters may each name the other.
+const REDIRECTIONS_MAX: u32 = 3;
 
 /// The messages that wait to be published.
 pub(super) struct PublishQueue {
@@ -43,10 +46,18 @@ struct State {
     unanswered: usize,
 }
 
-struct Outgoing {
-    channel: String,
+/// A message on its way out.
+pub(super) struct Outgoing {
+    pub(super) channel: String,
     payload: Vec<u8>,
     queued: Instant,
+    n_redirections: u32,
+}
+
+/// Takes messages that Redis did not, because another master has their slot: host and port of that master, and the
+/// messages in order.
+pub(super) trait Redirect {
+    fn redirect(&self, to: &Address, frames: Vec<Outgoing>);
 }
 
 struct Metrics {
@@ -92,24 +103,55 @@ impl PublishQueue {
             return Err(LostReason::QueueFull);
         }
         state.bytes = bytes;
-        state.waiting.push_back(Outgoing { channel, payload, queued: Instant::now() });
+        let queued = Instant::now();
+        state.waiting.push_back(Outgoing { channel, payload, queued, n_redirections: 0 });
         drop(state);
         self.metrics.depth.inc();
         self.changed.notify_one();
         Ok(())
     }
 
+    /// Queues messages that were in the queue of another link, without a look at their number: they have been
+    /// let in once.
+    pub(super) fn push_redirected(&self, frames: Vec<Outgoing>) {
+        let mut state = self.state();
+        state.bytes += frames.iter().map(|frame| frame.payload.len()).sum::<usize>();
+        self.metrics.depth.add(frames.len() as i64);
+        state.waiting.extend(frames);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Takes out what waits for some channels.
+    pub(super) fn take_waiting(&self, is_meant: impl Fn(&str) -> bool) -> Vec<Outgoing> {
+        let mut state = self.state();
+        let waiting = std::mem::take(&mut state.waiting);
+        let (taken, kept): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|frame| is_meant(&frame.channel));
+        state.waiting = kept.into();
+        state.bytes -= taken.iter().map(|frame| frame.payload.len()).sum::<usize>();
+        drop(state);
+        self.metrics.depth.sub(taken.len() as i64);
+        taken
+    }
+
+    /// Gives up messages that Redis did not take.
+    pub(super) fn give_up(&self, frames: &[Outgoing]) {
+        self.metrics.refused.inc_by(frames.len() as u64);
+    }
+
     /// Publishes what comes, until the connection fails.
     pub(super) async fn keep_publishing(
         &self,
         mut connection: MultiplexedConnection,
+        redirect: &impl Redirect,
     ) -> Result<Infallible, LinkError> {
         loop {
             let batch = self.take_batch();
             if batch.is_empty() {
                 self.changed.notified().await;
             } else {
-                self.publish(&mut connection, &batch).await?;
+                self.publish(&mut connection, batch, redirect).await?;
             }
         }
     }
@@ -119,10 +161,11 @@ impl PublishQueue {
     async fn publish(
         &self,
         connection: &mut MultiplexedConnection,
-        batch: &[Outgoing],
+        batch: Vec<Outgoing>,
+        redirect: &impl Redirect,
     ) -> Result<(), LinkError> {
         let mut pipeline = redis::Pipeline::with_capacity(batch.len());
-        for frame in batch {
+        for frame in &batch {
             pipeline.cmd(self.command).arg(&frame.channel).arg(&frame.payload);
         }
         // Also when this future is dropped half-way: then nobody knows the result.
@@ -136,16 +179,33 @@ impl PublishQueue {
                 return Err(LinkError::of_channel(self.command, &batch[0].channel, error));
             }
         };
-        for (answer, frame) in answers.into_iter().zip(batch) {
+        let mut moved: Vec<(Address, Vec<Outgoing>)> = Vec::new();
+        for (answer, mut frame) in answers.into_iter().zip(batch) {
             answered.left -= 1;
             match answer.extract_error() {
                 Ok(Value::Int(_)) => self.metrics.accepted.inc(),
                 Ok(_) => self.metrics.unknown.inc(),
+                // It was not executed, so it can be sent again.
+                Err(error)
+                    if let Some(to) = moved_to(&error)
+                        && frame.n_redirections < REDIRECTIONS_MAX =>
+                {
+                    frame.n_redirections += 1;
+                    match moved.iter_mut().find(|(address, _)| *address == to) {
+                        Some((_, frames)) => frames.push(frame),
+                        None => moved.push((to, vec![frame])),
+                    }
+                }
                 Err(error) => {
                     self.metrics.refused.inc();
                     self.refused(&frame.channel, error)?;
                 }
             }
+        }
+        // Before the next batch is taken: whatever else waits for these channels goes the same way, behind them.
+        for (to, frames) in moved {
+            self.refresh.notify_one();
+            redirect.redirect(&to, frames);
         }
         Ok(())
     }
@@ -245,6 +305,15 @@ impl State {
     fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.unanswered == 0
     }
+}
+
+/// The master that has the slot, if a master says that it is another one.
+fn moved_to(error: &redis::RedisError) -> Option<Address> {
+    if error.kind() != ErrorKind::Server(ServerErrorKind::Moved) {
+        return None;
+    }
+    let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
+    Some((host.to_owned(), port.parse().ok()?))
 }
 
 /// Settles the accounts of a batch, however it ends.

@@ -28,8 +28,6 @@ const CONNECTIONS_MAX: usize = 4;
 const REDIRECTIONS_MAX: usize = 4;
 /// How long the masters of a Redis Cluster are believed to be the same.
 const MASTERS_AGE_MAX: Duration = Duration::from_secs(5);
-/// How many keys one step of a scan looks at.
-const SCAN_COUNT: usize = 1000;
 
 /// Why a question has no answer.
 #[derive(Debug, Error)]
@@ -112,33 +110,6 @@ impl Queries {
             self.state().masters = None;
         }
         answers
-    }
-
-    /// The keys that match a pattern, at all masters.
-    pub(crate) async fn keys(&self, pattern: &str) -> Result<Vec<String>, QueryError> {
-        let mut all = Vec::new();
-        for master in self.masters().await? {
-            let mut cursor = 0_u64;
-            loop {
-                let scan = redis::cmd("SCAN")
-                    .arg(cursor)
-                    .arg("MATCH")
-                    .arg(pattern)
-                    .arg("COUNT")
-                    .arg(SCAN_COUNT)
-                    .to_owned();
-                let (next, mut keys): (u64, Vec<String>) = self.ask(&master, &scan).await?;
-                all.append(&mut keys);
-                cursor = next;
-                if cursor == 0 {
-                    break;
-                }
-            }
-        }
-        // A scan may tell a key twice.
-        all.sort_unstable();
-        all.dedup();
-        Ok(all)
     }
 
     /// All masters. Those of a Redis Cluster are looked up anew every few seconds.

@@ -1,12 +1,11 @@
 //! The bus against real Redis processes, without an adapter on top.
 
-#[path = "../../tests/it/chaos_proxy.rs"]
 #[expect(dead_code, reason = "the tests of the adapter need more of it")]
+#[path = "../../tests/it/chaos_proxy.rs"]
 mod chaos_proxy;
 mod cluster;
 mod ghost;
 #[path = "../../tests/it/redis_server.rs"]
-#[expect(dead_code, reason = "the tests of the adapter need more of it")]
 mod redis_server;
 mod sentinel;
 mod standalone;

@@ -96,6 +96,14 @@ impl Topology {
         self.masters.get(usize::from(*self.owners.get(usize::from(slot))?))
     }
 
+    /// A master has been named as the owner of a slot.
+    pub(super) fn set_owner(&mut self, slot: u16, owner: &Address) {
+        let owner = self.index(owner);
+        if let Some(known) = self.owners.get_mut(usize::from(slot)) {
+            *known = owner;
+        }
+    }
+
     /// The masters that have slots.
     pub(super) fn masters(&self) -> &[Address] {
         &self.masters
