@@ -10,7 +10,7 @@ use super::{
     DecodeError, EncodeError, Message, Request, RequestBody, Response, ResponseBody,
     event::{self, TYPE_EVENT},
     msgpack::{self, Reader},
-    value::Value,
+    value::{self, Value},
     write::Writer,
 };
 use crate::{ClusterParser, Flags, RoomName, Selection};
@@ -231,12 +231,10 @@ fn read_broadcast<'a>(payload: &'a [u8], uid: &str) -> Result<Option<[Value<'a>;
 
 const TOO_SHORT: DecodeError = DecodeError::Shape("fewer than three elements");
 
-/// Reads an object from the request or a response channel. What begins with `{` is JSON, and everything else is
-/// for the parser: `None` if that is another one than ours.
-fn read_object(parser: ClusterParser, payload: &[u8]) -> Result<Option<Value<'_>>, DecodeError> {
-    let value = Value::read(payload)?;
-    let is_readable = matches!(value, Value::Json(_)) || parser == ClusterParser::MessagePack;
-    Ok(is_readable.then_some(value))
+/// Whether a message of the request or a response channel can be read: what begins with `{` is JSON, and everything
+/// else is for the parser.
+fn is_readable(parser: ClusterParser, payload: &[u8]) -> bool {
+    value::is_json(payload) || parser == ClusterParser::MessagePack
 }
 
 /// Reads a message from the request channel of the namespace.
@@ -246,8 +244,10 @@ pub(crate) fn decode_request(
     uid: &str,
     ns: &str,
 ) -> Result<Message, DecodeError> {
-    let Some(value) = read_object(parser, payload)? else { return Ok(Message::Ignored) };
-    let entries = RequestEntries::read(value)?;
+    let entries = RequestEntries::read(payload)?;
+    if !is_readable(parser, payload) {
+        return Ok(Message::Ignored);
+    }
     if entries.from.as_deref() == Some(uid) {
         return Ok(Message::Own);
     }
@@ -300,23 +300,20 @@ struct RequestEntries<'a> {
 }
 
 impl<'a> RequestEntries<'a> {
-    fn read(value: Value<'a>) -> Result<Self, DecodeError> {
+    fn read(payload: &'a [u8]) -> Result<Self, DecodeError> {
         let mut entries = RequestEntries::default();
-        value.each_entry(|key, value| {
-            match key {
-                b"uid" => entries.from = value.text().map(String::from),
-                b"requestId" => entries.request_id = value.text().map(String::from),
-                b"type" => entries.kind = value.uint(),
-                b"opts" => entries.opts = Some(value).filter(|opts| !opts.is_null()),
-                b"rooms" => entries.rooms = Some(value),
-                b"sid" => entries.sid = Some(value),
-                b"room" => entries.room = Some(value),
-                b"close" => entries.close = Some(value),
-                b"data" => entries.data = Some(value),
-                b"packet" => entries.packet = Some(value),
-                _ => {}
-            }
-            Ok(())
+        Value::each_entry_of_message(payload, |key, value| match key {
+            b"uid" => entries.from = value.text().map(String::from),
+            b"requestId" => entries.request_id = value.text().map(String::from),
+            b"type" => entries.kind = value.uint(),
+            b"opts" => entries.opts = Some(value).filter(|opts| !opts.is_null()),
+            b"rooms" => entries.rooms = Some(value),
+            b"sid" => entries.sid = Some(value),
+            b"room" => entries.room = Some(value),
+            b"close" => entries.close = Some(value),
+            b"data" => entries.data = Some(value),
+            b"packet" => entries.packet = Some(value),
+            _ => {}
         })?;
         Ok(entries)
     }
@@ -350,25 +347,24 @@ pub(crate) fn decode_response(
     payload: &[u8],
     uid: &str,
 ) -> Result<Message, DecodeError> {
-    let Some(value) = read_object(parser, payload)? else { return Ok(Message::Ignored) };
     let (mut from, mut request_id, mut kind) = (None, None, None);
     let (mut sockets, mut rooms, mut data) = (None, None, None);
     let (mut count, mut packet, mut sid) = (None, None, None);
-    value.each_entry(|key, value| {
-        match key {
-            b"uid" => from = value.text().map(String::from),
-            b"requestId" => request_id = value.text().map(String::from),
-            b"type" => kind = value.uint(),
-            b"sockets" => sockets = Some(value),
-            b"rooms" => rooms = Some(value),
-            b"data" => data = Some(value),
-            b"clientCount" => count = value.uint(),
-            b"packet" => packet = Some(value),
-            b"sid" => sid = Some(value),
-            _ => {}
-        }
-        Ok(())
+    Value::each_entry_of_message(payload, |key, value| match key {
+        b"uid" => from = value.text().map(String::from),
+        b"requestId" => request_id = value.text().map(String::from),
+        b"type" => kind = value.uint(),
+        b"sockets" => sockets = Some(value),
+        b"rooms" => rooms = Some(value),
+        b"data" => data = Some(value),
+        b"clientCount" => count = value.uint(),
+        b"packet" => packet = Some(value),
+        b"sid" => sid = Some(value),
+        _ => {}
     })?;
+    if !is_readable(parser, payload) {
+        return Ok(Message::Ignored);
+    }
     if from.as_deref() == Some(uid) {
         return Ok(Message::Own);
     }

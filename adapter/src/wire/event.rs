@@ -102,10 +102,15 @@ impl Packet<'_> {
         }
         let data = self.data.ok_or(EventError)?;
         match data {
-            Value::Json(json) => check_text(json.get())?,
-            Value::Msgpack(bytes) => check_packed(bytes)?,
+            Value::Json(json) => {
+                check_text(json.get())?;
+                Ok(EventData { json: json.get().into(), attachments: Vec::new() })
+            }
+            Value::Msgpack(bytes) => {
+                check_packed(bytes)?;
+                data.data()
+            }
         }
-        data.data()
     }
 }
 

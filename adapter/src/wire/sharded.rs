@@ -188,15 +188,12 @@ fn write_event(
 /// to say: on the channel of one server, Node takes only answers.
 pub(crate) fn decode(payload: &[u8], uid: &str, ns: &str) -> Result<Message, DecodeError> {
     let (mut kind, mut data, mut from, mut nsp) = (None, None, None, None);
-    Value::read(payload)?.each_entry(|key, value| {
-        match key {
-            b"type" => kind = value.uint(),
-            b"data" => data = Some(value),
-            b"uid" => from = value.text(),
-            b"nsp" => nsp = Some(value),
-            _ => {}
-        }
-        Ok(())
+    Value::each_entry_of_message(payload, |key, value| match key {
+        b"type" => kind = value.uint(),
+        b"data" => data = Some(value),
+        b"uid" => from = value.text(),
+        b"nsp" => nsp = Some(value),
+        _ => {}
     })?;
     if from.as_deref() == Some(uid) {
         return Ok(Message::Own);

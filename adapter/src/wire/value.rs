@@ -7,17 +7,22 @@ use super::{
 use crate::RoomName;
 use protocol::{
     json::{NoParts, RawJson},
-    msgpack::{TranscodeError, json_to_msgpack, msgpack_to_json, value_len},
+    msgpack::{TranscodeError, json_to_msgpack, msgpack_to_json},
     socket::{EventData, inline_buffers},
 };
 use std::borrow::Cow;
 
 /// One value. The text is checked JSON; the bytes are exactly one MessagePack value, checked as far as
-/// [`value_len`] does.
+/// [`value_len`](protocol::msgpack::value_len) does.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Value<'a> {
     Json(RawJson<'a>),
     Msgpack(&'a [u8]),
+}
+
+/// Whether a message that is an object is JSON.
+pub(super) fn is_json(payload: &[u8]) -> bool {
+    payload.first() == Some(&b'{')
 }
 
 impl From<NoParts> for DecodeError {
@@ -27,22 +32,31 @@ impl From<NoParts> for DecodeError {
 }
 
 impl<'a> Value<'a> {
-    /// Reads a message that is an object; its first byte tells the encoding.
-    pub(super) fn read(payload: &'a [u8]) -> Result<Self, DecodeError> {
-        if payload.first() == Some(&b'{') { Self::json(payload) } else { Self::msgpack(payload) }
+    /// Calls `each` for every entry of a message that is an object. Its first byte tells the encoding. What `each`
+    /// was called for counts for nothing if the message is broken behind it.
+    pub(super) fn each_entry_of_message(
+        payload: &'a [u8],
+        mut each: impl FnMut(&[u8], Value<'a>),
+    ) -> Result<(), DecodeError> {
+        if is_json(payload) {
+            let text = str::from_utf8(payload).map_err(|_| DecodeError::Json)?;
+            let each = |key: &str, value| each(key.as_bytes(), Value::Json(value));
+            return RawJson::read_message(text, each).map_err(|_| DecodeError::Json);
+        }
+        let mut reader = Reader::new(payload);
+        for _ in 0..reader.map()? {
+            let (key, value) = (reader.value()?, reader.value()?);
+            if let Some(key) = msgpack::str_bytes(key) {
+                each(key, Value::Msgpack(value));
+            }
+        }
+        if reader.is_at_end() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
     }
 
+    /// Reads a message that is JSON.
     pub(super) fn json(payload: &'a [u8]) -> Result<Self, DecodeError> {
         let text = str::from_utf8(payload).map_err(|_| DecodeError::Json)?;
         RawJson::parse_message(text).map(Value::Json).ok_or(DecodeError::Json)
-    }
-
-    fn msgpack(payload: &'a [u8]) -> Result<Self, DecodeError> {
-        if value_len(payload)? == payload.len() {
-            Ok(Value::Msgpack(payload))
-        } else {
-            Err(DecodeError::TrailingBytes)
-        }
     }
 
     /// Calls `each` for every entry of an object whose key is a string.

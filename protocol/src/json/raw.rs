@@ -11,7 +11,7 @@ use crate::MESSAGE_DEPTH_MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawJson<'a>(&'a str);
 
-/// The value is neither an object nor an array, so it has no parts.
+/// The value is neither an object nor an array, so it has no parts; or not the one of them that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoParts;
 
@@ -24,6 +24,29 @@ impl<'a> RawJson<'a> {
     /// Checks a text as [`parse`](Self::parse) does, but it may be as deep as a message between servers.
     pub fn parse_message(text: &'a str) -> Option<Self> {
         Self::read_with(Reader::within(text, MESSAGE_DEPTH_MAX)).ok()
+    }
+
+    /// Checks a text as [`parse_message`](Self::parse_message) does, and on the way calls `each` for the members
+    /// of the object that it must be. What `each` was called for counts for nothing if the text is wrong behind it.
+    pub fn read_message(
+        text: &'a str,
+        mut each: impl FnMut(&str, RawJson<'a>),
+    ) -> Result<(), NoParts> {
+        let mut reader = Reader::within(text, MESSAGE_DEPTH_MAX);
+        let mut read = || -> Result<(), JsonError> {
+            if reader.peek()? != b'{' {
+                return Err(JsonError::Syntax);
+            }
+            let mut more = reader.open(b'}')?;
+            while more {
+                let key = reader.key()?;
+                let value = reader.value()?;
+                each(&key.unescape(), value);
+                more = reader.more(b'}')?;
+            }
+            reader.end()
+        };
+        read().map_err(|_| NoParts)
     }
 
     pub(crate) fn read(text: &'a str) -> Result<Self, JsonError> {
@@ -244,6 +267,14 @@ mod tests {
         );
         assert!(RawJson("{}").elements().is_err() && RawJson("[]").elements().is_ok());
         assert_eq!(RawJson("[]").each_member(|_, _| Ok(())), Err(NoParts));
+        let mut read = Vec::new();
+        let text = r#"{"a":[1,"x",{}],"\u0062":null,"a":2}"#;
+        let result =
+            RawJson::read_message(text, |key, value| read.push((key.to_owned(), value.get())));
+        assert_eq!((result, read), (Ok(()), seen));
+        for wrong in ["", "[]", "1", "{", "{}x", "{\"a\":}", "{\"a\":1,}"] {
+            assert_eq!(RawJson::read_message(wrong, |_, _| {}), Err(NoParts), "{wrong}");
+        }
         // What fails ends the walk.
         assert_eq!(value.each_member(|_, _| Err(NoParts)), Err(NoParts));
     }
@@ -262,6 +293,12 @@ mod tests {
         let texts = [DEPTH_MAX, DEPTH_MAX + 1, MESSAGE_DEPTH_MAX, MESSAGE_DEPTH_MAX + 1].map(deep);
         let are_events = texts.each_ref().map(|text| RawJson::parse(text).is_some());
         let are_messages = texts.each_ref().map(|text| RawJson::parse_message(text).is_some());
+        let as_members = texts.each_ref().map(|text| {
+            // The object is one level of the depth.
+            RawJson::read_message(&format!("{{\"a\":{}}}", &text[1..text.len() - 1]), |_, _| {})
+                .is_ok()
+        });
+        assert_eq!(as_members, are_messages);
         assert_eq!(are_events, [true, false, false, false]);
         assert_eq!(are_messages, [true, true, true, false]);
         // What has been read once can be walked through.
