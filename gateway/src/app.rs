@@ -16,7 +16,7 @@ use crate::codec::Codec;
 use crate::config::{AdapterMode, ClusterConfig, Config};
 use crate::drain;
 use crate::engine::{CloseReason, Engine, EngineLimits};
-use crate::hub::{Departures, Hub, Lanes, NamespaceChange, Namespaces};
+use crate::hub::{Hub, Lanes, NamespaceChange, Namespaces, Observer};
 use crate::limit::AddressLimit;
 use crate::metrics::{EngineMetrics, HubMetrics, NodeMetrics, SocketMetrics};
 use crate::readiness::Readiness;
@@ -162,8 +162,8 @@ impl App {
         let connections = Tasks::default();
         let background = Tasks::default();
 
-        let departures: Arc<dyn Departures> = self.gateway.clone();
-        for lane in self.gateway.hub().lanes().tasks(&departures) {
+        let observer: Arc<dyn Observer> = self.gateway.clone();
+        for lane in self.gateway.hub().lanes().tasks(&observer) {
             background.spawn(lane.run());
         }
         let adapter = self.gateway.hub().adapter().clone();

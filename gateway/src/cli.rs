@@ -1,5 +1,6 @@
 //! The command line. It reads arguments and the environment it is given, and nothing of the process.
 
+mod acl;
 mod print;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,8 @@ Examples:
                                             one node of a cluster
   carillon check-config --config gateway.toml
                                             all that is wrong with a configuration, in one run
+  carillon print-acl --config gateway.toml
+                                            what Redis has to permit, for redis-cli
   carillon print-config --default > gateway.toml
                                             every setting with its default and the reason for it
 
@@ -83,6 +86,8 @@ enum Verb {
         #[arg(long)]
         default: bool,
     },
+    /// Print the `ACL SETUSER` line for Redis that permits what this configuration needs
+    PrintAcl,
 }
 
 /// Values are text here: settings are read in one place, whichever layer they come from.
@@ -154,6 +159,7 @@ pub fn parse<Variable: Into<OsString>>(
         }
         Some(Verb::CheckConfig) => Command::Print(checked(&loaded)),
         Some(Verb::PrintConfig { .. }) => Command::Print(effective(&loaded)),
+        Some(Verb::PrintAcl) => Command::Print(acl::acl(&loaded.config)),
     })
 }
 

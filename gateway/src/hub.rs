@@ -16,7 +16,7 @@ use adapter::{Adapter, Flags, Published, Selection};
 use protocol::socket::EventData;
 
 pub use self::ack::Questions;
-pub use self::lane::{Command, Departures, Membership, QUEUE_COMMANDS_MAX as LANE_COMMANDS_MAX};
+pub use self::lane::{Command, Membership, Observer, QUEUE_COMMANDS_MAX as LANE_COMMANDS_MAX};
 pub use self::lanes::Lanes;
 pub use self::namespace::{Change as NamespaceChange, Namespace, NamespaceError, Namespaces};
 pub use self::room::Socket;

@@ -7,8 +7,10 @@
 mod connect;
 mod event;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use adapter::{Follow, RoomName};
 use bytes::Bytes;
 use protocol::msgpack;
 use protocol::socket::{EventData, Packet, PacketKind};
@@ -16,12 +18,14 @@ use smallvec::SmallVec;
 
 use crate::config::{Parser, SocketConfig};
 use crate::engine::{CloseReason, Handler, Inbound, Message, Session, Waiting, frame::Frame};
-use crate::hub::{Command, Departures, Hub, Socket};
+use crate::hub::{Command, Hub, Lanes, Namespace, Observer, Socket};
 use crate::metrics::SocketMetrics;
 
 /// What all clients of this node share.
 pub struct Gateway {
     hub: Hub,
+    /// Whether messages for a room arrive only once the adapter follows it.
+    rooms_are_followed: bool,
     config: SocketConfig,
     connect_timeout: std::time::Duration,
     metrics: SocketMetrics,
@@ -35,7 +39,8 @@ impl Gateway {
         connect_timeout: std::time::Duration,
         metrics: SocketMetrics,
     ) -> Self {
-        Self { hub, config, connect_timeout, metrics }
+        let rooms_are_followed = hub.adapter().follows() != Follow::Nothing;
+        Self { hub, rooms_are_followed, config, connect_timeout, metrics }
     }
 
     /// The sockets of this node, and the way to all others.
@@ -54,10 +59,22 @@ impl Handler for GatewayHandler {
     }
 }
 
-impl Departures for Gateway {
+impl Observer for Gateway {
     fn departed(&self, socket: &Arc<Socket>) {
         self.run_disconnect_rules(socket);
         self.leave_namespace(socket.namespace());
+    }
+
+    fn follows(&self) -> Follow {
+        self.hub.adapter().follows()
+    }
+
+    fn room_opened(&self, namespace: &Namespace, room: &str) {
+        self.hub.adapter().room_opened(namespace.name(), room);
+    }
+
+    fn room_closed(&self, namespace: &Namespace, room: &str) {
+        self.hub.adapter().room_closed(namespace.name(), room);
     }
 }
 
@@ -131,6 +148,24 @@ impl Client {
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic in the middle of a packet ends its session; the state is not used again.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An answer that is sent once every room of a rule that joins is followed.
+struct LateAnswer {
+    lanes: Arc<Lanes>,
+    session: Arc<Session>,
+    frame: Frame,
+    n_rooms: AtomicUsize,
+}
+
+impl LateAnswer {
+    /// One more room is followed. The answer goes through the lane, behind what the event caused.
+    fn followed(&self) {
+        if self.n_rooms.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let lane = self.lanes.of(self.session.id());
+            lane.push(Command::Send(self.session.clone(), self.frame.clone()));
+        }
     }
 }
 
@@ -226,5 +261,29 @@ impl Turn<'_> {
             self.state.queued = false;
         }
         lanes.codec().append(self.replies, kind, namespace, id, data);
+    }
+
+    /// The same once messages for `rooms`, at least one, arrive at this node. Nothing waits.
+    fn answer_when_followed(
+        &self,
+        rooms: &[RoomName],
+        namespace: &str,
+        id: Option<u64>,
+        data: &EventData,
+    ) {
+        let hub = &self.gateway.hub;
+        let mut bytes = Vec::new();
+        hub.lanes().codec().append(&mut bytes, PacketKind::Ack, namespace, id, data);
+        self.gateway.metrics.answered();
+        let answer = Arc::new(LateAnswer {
+            lanes: hub.lanes().clone(),
+            session: self.session.clone(),
+            frame: Frame::from_websocket(bytes),
+            n_rooms: AtomicUsize::new(rooms.len()),
+        });
+        for room in rooms {
+            let answer = answer.clone();
+            hub.adapter().when_followed(namespace, room, move || answer.followed());
+        }
     }
 }

@@ -27,7 +27,8 @@ This page is generated from the program (`UPDATE_DOCS=1 cargo test -p carillon`)
 Settings come from defaults, the TOML file (`--config FILE` or `CARILLON_CONFIG`), `CARILLON_*`
 variables and flags; the later one wins. `carillon check-config` names all that is wrong in one run,
 `carillon print-config` shows what is in force (secrets as `***`), and
-`carillon print-config --default` writes a commented file with every default.
+`carillon print-config --default` writes a commented file with every default. `carillon print-acl` prints
+what a Redis with access control has to permit for this configuration, as a line for `redis-cli`.
 
 Unknown keys and flags are errors. Unknown `CARILLON_*` variables are warnings; `CARILLON_PORT*` and
 `CARILLON_SERVICE_*`, which Kubernetes sets for a service named `carillon`, are ignored. An empty

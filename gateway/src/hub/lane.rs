@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-use adapter::{RoomName, Selection};
+use adapter::{Follow, RoomName, Selection};
 use futures_util::task::AtomicWaker;
 use protocol::id::Id;
 use tokio::sync::{Notify, mpsc};
@@ -151,10 +151,20 @@ pub enum Action {
     Gap,
 }
 
-/// Hears of sockets that left their namespace.
-pub trait Departures: Send + Sync {
+/// Hears of what happens on the lanes. It is called on their tasks, so it must not wait.
+pub trait Observer: Send + Sync {
     /// Called once for each socket that was added, after it has been forgotten.
     fn departed(&self, socket: &Arc<Socket>);
+
+    /// Of which rooms it wants to hear. Always the same.
+    fn follows(&self) -> Follow;
+
+    /// A room of a namespace has its first member on this node.
+    fn room_opened(&self, namespace: &Namespace, room: &str);
+
+    /// A room of a namespace has lost its last member on this node. For one room this and
+    /// [`Observer::room_opened`] are called one after the other.
+    fn room_closed(&self, namespace: &Namespace, room: &str);
 }
 
 /// The side of a lane that others hold.
@@ -279,7 +289,9 @@ impl Command {
 pub struct Lane {
     queue: Arc<LaneQueue>,
     namespaces: OwnKeyMap<u32, Members>,
-    departures: Arc<dyn Departures>,
+    observer: Arc<dyn Observer>,
+    /// Of which rooms the observer is told.
+    follow: Follow,
     questions: Arc<Questions>,
     metrics: HubMetrics,
     epoch: u64,
@@ -293,14 +305,15 @@ pub struct Lane {
 impl Lane {
     pub(super) fn new(
         queue: Arc<LaneQueue>,
-        departures: Arc<dyn Departures>,
+        observer: Arc<dyn Observer>,
         questions: Arc<Questions>,
         metrics: HubMetrics,
     ) -> Self {
         Self {
             queue,
             namespaces: OwnKeyMap::default(),
-            departures,
+            follow: observer.follows(),
+            observer,
             questions,
             metrics,
             epoch: 0,
@@ -371,6 +384,9 @@ impl Lane {
             Command::Add { socket, greeting } => {
                 self.send(socket.session(), &greeting, alone);
                 self.metrics.socket_added(socket.namespace());
+                if self.follow == Follow::AllRooms {
+                    self.follow_room(socket.namespace(), &RoomName::from(socket.id().as_str()));
+                }
                 self.namespaces.entry(socket.namespace().index()).or_default().add(socket);
             }
             Command::Remove(socket) => self.remove(&socket),
@@ -472,15 +488,21 @@ impl Lane {
             return;
         }
         socket.set_gone();
-        for room in members.remove(socket) {
-            socket.namespace().room_removed(&room);
-        }
+        let emptied = members.remove(socket);
         if members.slots.is_empty() {
             self.namespaces.remove(&index);
         }
+        for room in emptied {
+            self.room_removed(socket.namespace(), &room);
+        }
+        if self.follow == Follow::AllRooms {
+            // Also if a server has taken it out of this room meanwhile: that is rare, and all it
+            // costs is what is received for nobody.
+            self.unfollow_room(socket.namespace(), socket.id().as_str());
+        }
         self.questions.left(socket.id());
         self.metrics.socket_removed(socket.namespace());
-        self.departures.departed(socket);
+        self.observer.departed(socket);
     }
 
     fn change(&mut self, socket: &Arc<Socket>, membership: &Membership) {
@@ -492,15 +514,37 @@ impl Lane {
         match membership {
             Membership::Join(room) => {
                 if members.join(socket.slot(), room) {
-                    namespace.room_added(room);
+                    self.room_added(namespace, room);
                 }
             }
             Membership::Leave(room) => {
                 if members.leave(socket.slot(), room) {
-                    namespace.room_removed(room);
+                    self.room_removed(namespace, room);
                 }
             }
         }
+    }
+
+    fn room_added(&self, namespace: &Namespace, room: &RoomName) {
+        namespace.room_added(room);
+        if self.follow != Follow::Nothing {
+            self.follow_room(namespace, room);
+        }
+    }
+
+    fn room_removed(&self, namespace: &Namespace, room: &str) {
+        namespace.room_removed(room);
+        if self.follow != Follow::Nothing {
+            self.unfollow_room(namespace, room);
+        }
+    }
+
+    fn follow_room(&self, namespace: &Namespace, room: &RoomName) {
+        namespace.follow(room, || self.observer.room_opened(namespace, room));
+    }
+
+    fn unfollow_room(&self, namespace: &Namespace, room: &str) {
+        namespace.unfollow(room, || self.observer.room_closed(namespace, room));
     }
 
     fn each(&mut self, namespace: &Arc<Namespace>, selection: &Selection, action: &Action) {

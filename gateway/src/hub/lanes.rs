@@ -11,9 +11,7 @@ use protocol::socket::{Event, EventData};
 use tokio::sync::mpsc;
 
 use super::ack::Questions;
-use super::lane::{
-    Action, Ask, Broadcast, Command, Departures, Lane, LaneQueue, NamedRooms, Shown,
-};
+use super::lane::{Action, Ask, Broadcast, Command, Lane, LaneQueue, NamedRooms, Observer, Shown};
 use super::namespace::{Namespace, Namespaces};
 use crate::codec::Codec;
 use crate::config::OnGap;
@@ -53,10 +51,10 @@ impl Lanes {
     }
 
     /// The tasks of all lanes, each to be run once.
-    pub fn tasks(&self, departures: &Arc<dyn Departures>) -> Vec<Lane> {
+    pub fn tasks(&self, observer: &Arc<dyn Observer>) -> Vec<Lane> {
         let lane = |queue: &Arc<LaneQueue>| {
             let questions = self.questions.clone();
-            Lane::new(queue.clone(), departures.clone(), questions, self.metrics.clone())
+            Lane::new(queue.clone(), observer.clone(), questions, self.metrics.clone())
         };
         self.queues.iter().map(lane).collect()
     }

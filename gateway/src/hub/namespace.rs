@@ -23,6 +23,9 @@ pub struct Namespace {
     /// How many lanes have members of a room. Asked for every frame from another node, before it is
     /// decoded.
     rooms: RwLock<HashMap<RoomName, u32>>,
+    /// The same for the rooms of which the adapter is told, the sockets' own among them if it wants
+    /// those. Apart from `rooms`, because the adapter is told under this lock and may ask for a room.
+    followed: Mutex<HashMap<RoomName, u32>>,
 }
 
 impl Namespace {
@@ -56,7 +59,33 @@ impl Namespace {
         *rooms.entry(room.clone()).or_default() += 1;
     }
 
-    pub(super) fn room_removed(&self, room: &RoomName) {
+    /// A lane has members of a room that is followed. Calls `opened` if none had before; under the
+    /// lock, so that what one lane reports cannot overtake what another one does.
+    pub(super) fn follow(&self, room: &RoomName, opened: impl FnOnce()) {
+        let mut followed = self.followed();
+        let n_lanes = followed.entry(room.clone()).or_default();
+        *n_lanes += 1;
+        if *n_lanes == 1 {
+            opened();
+        }
+    }
+
+    /// A lane has no members of a room any more. Calls `closed` if no lane has.
+    pub(super) fn unfollow(&self, room: &str, closed: impl FnOnce()) {
+        let mut followed = self.followed();
+        let Some(n_lanes) = followed.get_mut(room) else { return };
+        *n_lanes -= 1;
+        if *n_lanes == 0 {
+            followed.remove(room);
+            closed();
+        }
+    }
+
+    fn followed(&self) -> MutexGuard<'_, HashMap<RoomName, u32>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn room_removed(&self, room: &str) {
         let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(n_lanes) = rooms.get_mut(room) {
             *n_lanes -= 1;
@@ -216,5 +245,30 @@ fn namespace(
         config: RwLock::new(config.clone()),
         n_sockets: AtomicUsize::new(0),
         rooms: RwLock::default(),
+        followed: Mutex::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn a_room_opens_with_the_first_lane_and_closes_with_the_last() {
+        let namespace = namespace(0, "/", false, &Arc::default());
+        let told = RefCell::new(Vec::new());
+        let room = RoomName::from("a");
+        let follow = || namespace.follow(&room, || told.borrow_mut().push("opened"));
+        let unfollow = || namespace.unfollow("a", || told.borrow_mut().push("closed"));
+        follow();
+        follow();
+        unfollow();
+        assert_eq!(*told.borrow(), ["opened"]);
+        unfollow();
+        follow();
+        assert_eq!(*told.borrow(), ["opened", "closed", "opened"]);
+        assert!(!namespace.has_room("a"), "followed is not the same as having members");
+    }
 }

@@ -42,10 +42,18 @@ impl Turn<'_> {
         });
         match checked {
             Ok(decision) => {
+                let joined = match packet.id {
+                    Some(_) if self.gateway.rooms_are_followed => joined(&decision.actions),
+                    _ => Vec::new(),
+                };
                 self.act(&socket, decision.actions);
-                if let Some(id) = packet.id {
+                if packet.id.is_some() {
                     let ack = decision.ack.unwrap_or_else(empty_ack);
-                    self.answer(PacketKind::Ack, packet.namespace, Some(id), &ack);
+                    if joined.is_empty() {
+                        self.answer(PacketKind::Ack, packet.namespace, packet.id, &ack);
+                    } else {
+                        self.answer_when_followed(&joined, packet.namespace, packet.id, &ack);
+                    }
                 }
             }
             Err(refusal) => {
@@ -140,6 +148,15 @@ impl Gateway {
         self.metrics.emitted();
         self.hub.publish(namespace, &Selection { rooms, except }, flags, &data);
     }
+}
+
+/// The rooms that are joined.
+fn joined(actions: &[Action]) -> Vec<RoomName> {
+    let rooms = actions.iter().filter_map(|action| match action {
+        Action::Join(room) => Some(room.clone()),
+        _ => None,
+    });
+    rooms.collect()
 }
 
 fn empty_ack() -> EventData {

@@ -2,6 +2,7 @@
 //! themselves. Nothing of the gateway's own codecs is used, so that a fault in one of them cannot
 //! hide itself.
 
+mod cluster;
 mod corpus_handshake;
 mod corpus_polling;
 mod corpus_websocket;

@@ -3,6 +3,7 @@
 pub mod http;
 pub mod node;
 pub mod polling;
+pub mod redis;
 pub mod websocket;
 
 use std::future::Future;
@@ -11,6 +12,7 @@ use std::time::Duration;
 pub use self::http::Response;
 pub use self::node::{Launch, Node, RULES};
 pub use self::polling::Polling;
+pub use self::redis::Redis;
 pub use self::websocket::{Received, Ws};
 
 /// How long anything may take that is expected to happen. Far more than it takes on a busy
