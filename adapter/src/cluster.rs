@@ -3,6 +3,7 @@
 //! What comes in for the sockets of a namespace is applied by one consumer, one message after the other. What a message asks
 //! for and takes time becomes a task of a bounded set; its first step is still taken in order.
 
+mod consumer;
 mod dialect;
 mod discarded;
 mod follow;
@@ -12,36 +13,25 @@ mod requester;
 mod responder;
 
 use self::{
-    dialect::Dialect,
-    discarded::Discarded,
-    namespace::{Feed, Namespace},
+    consumer::Received, dialect::Dialect, discarded::Discarded, namespace::Namespace,
     pending::Pending,
 };
 use crate::{
-    AdapterConfig, AdapterError, AdapterMetrics, Flags, Follow, GapCause, LinkState, Local,
-    LostReason, NodeRecord, Participation, Published, RoomName, Selection,
-    bus::{Bus, Frame, Item, Losses},
+    AdapterConfig, AdapterError, AdapterMetrics, Flags, Follow, LinkState, Local, LostReason,
+    NodeRecord, Participation, Published, RoomName, Selection,
+    bus::Bus,
     registry::Registry,
-    wire::{
-        DecodeError, Message, RequestBody,
-        channel::{self, Addressed},
-    },
+    wire::{RequestBody, channel},
 };
-use prometheus::IntCounter;
 use protocol::socket::EventData;
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{
-    sync::{Notify, Semaphore, watch},
-    task::{Id, JoinError, JoinSet},
-};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// The pause between two warnings about messages that were not understood.
-const WARNING_PAUSE: Duration = Duration::from_secs(60);
 /// How many questions of others may wait for this node's sockets and handlers at once. Each is a task; Node knows
 /// no limit.
 const ANSWERS_MAX: usize = 1024;
@@ -66,35 +56,6 @@ pub(crate) struct Cluster<L> {
     metrics: AdapterMetrics,
     received: Received,
     warned: Mutex<Option<Instant>>,
-}
-
-/// Counters of received messages, resolved once.
-struct Received {
-    delivered: IntCounter,
-    no_room: IntCounter,
-    own: IntCounter,
-    ignored: IntCounter,
-    malformed: IntCounter,
-    foreign: IntCounter,
-    refused: IntCounter,
-    malformed_response: IntCounter,
-}
-
-impl Received {
-    fn new(metrics: &AdapterMetrics) -> Self {
-        let received = |result| metrics.cluster_received_total.with_label_values(&[result]);
-        let responses = &metrics.cluster_responses_total;
-        Self {
-            delivered: received("delivered"),
-            no_room: received("no_room"),
-            own: received("own"),
-            ignored: received("ignored"),
-            malformed: received("malformed"),
-            foreign: received("foreign"),
-            refused: received("refused"),
-            malformed_response: responses.with_label_values(&["malformed"]),
-        }
-    }
 }
 
 impl<L: Local> Cluster<L> {
@@ -287,39 +248,6 @@ impl<L: Local> Cluster<L> {
         self.answering.wait().await;
     }
 
-    async fn keep_consumers(self: &Arc<Self>, shutdown: &CancellationToken) {
-        let mut consumers = JoinSet::new();
-        let mut consumed: HashMap<Id, (Arc<Namespace>, Which)> = HashMap::new();
-        loop {
-            for (namespace, which) in self.unconsumed() {
-                let consumer = Arc::clone(self).consume(Arc::clone(&namespace), which);
-                consumed.insert(consumers.spawn(consumer).id(), (namespace, which));
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = self.opened.notified() => {}
-                Some(ended) = consumers.join_next_with_id() => {
-                    let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
-                    if let Some((namespace, which)) = consumed.remove(&id) {
-                        consumer_ended(&namespace, which, ended.err());
-                    }
-                }
-            }
-        }
-    }
-
-    fn unconsumed(&self) -> Vec<(Arc<Namespace>, Which)> {
-        let namespaces = self.namespaces();
-        let feeds = namespaces.values().flat_map(|namespace| {
-            [Which::Messages, Which::Answers].map(|which| (Arc::clone(namespace), which))
-        });
-        feeds
-            .filter(|(namespace, which)| {
-                !which.of(namespace).is_consumed.swap(true, Ordering::Relaxed)
-            })
-            .collect()
-    }
-
     async fn keep_registered(&self, shutdown: &CancellationToken) {
         let Some(registry) = &self.registry else { return };
         let retagged = || {
@@ -345,101 +273,6 @@ impl<L: Local> Cluster<L> {
         }
     }
 
-    /// Applies what comes in for a namespace, one after the other.
-    async fn consume(self: Arc<Self>, namespace: Arc<Namespace>, which: Which) {
-        while let Some(item) = which.of(&namespace).inbox.next().await {
-            match item {
-                // Who waits for an answer that is lost waits for its deadline, and learns that it is not there.
-                Item::Losses(_) if which == Which::Answers => {}
-                Item::Losses(losses) => self.report(&namespace, &losses),
-                Item::Frame(frame) => self.apply(&namespace, &frame).await,
-            }
-            tokio::task::coop::consume_budget().await;
-        }
-    }
-
-    fn report(&self, namespace: &Namespace, losses: &Losses) {
-        let gap = |room: Option<&str>, cause: GapCause| {
-            self.metrics.gaps_total.with_label_values(&[cause.kind()]).inc();
-            self.local.gap(&namespace.name, room, cause);
-        };
-        let rooms: Vec<_> = losses
-            .channels
-            .iter()
-            .map(|channel| namespace.channels.addressed_room(channel))
-            .collect();
-        if losses.everything || rooms.contains(&None) {
-            gap(None, GapCause::Overflow);
-        } else {
-            rooms.iter().flatten().for_each(|room| gap(Some(room), GapCause::Overflow));
-        }
-        if losses.link {
-            gap(None, GapCause::LinkLost);
-        }
-    }
-
-    async fn apply(self: &Arc<Self>, namespace: &Arc<Namespace>, frame: &Frame) {
-        let addressed = namespace.channels.addressed(&frame.channel);
-        if let Addressed::Room(room) = &addressed
-            && !self.local.has_room(&namespace.name, room)
-        {
-            self.received.no_room.inc();
-            return;
-        }
-        match self.dialect.decode(&addressed, &frame.payload, &namespace.name) {
-            Ok(message) => self.apply_message(namespace, message, frame.payload.len()).await.inc(),
-            Err(error) => {
-                self.received.malformed.inc();
-                if addressed == Addressed::Response {
-                    self.received.malformed_response.inc();
-                }
-                self.warn(namespace, &error);
-            }
-        }
-    }
-
-    async fn apply_message(
-        self: &Arc<Self>,
-        namespace: &Arc<Namespace>,
-        message: Message,
-        bytes: usize,
-    ) -> &IntCounter {
-        match message {
-            Message::Own => &self.received.own,
-            Message::Foreign => &self.received.foreign,
-            Message::Ignored => &self.received.ignored,
-            Message::Broadcast { selection, flags, data } => {
-                self.local.ready().await;
-                self.local.deliver(&namespace.name, &selection, flags, data);
-                &self.received.delivered
-            }
-            Message::Request(request) => self.apply_request(namespace, request).await,
-            Message::Response(response) => {
-                if self.pending.answer(&namespace.name, response, bytes) {
-                    &self.received.delivered
-                } else {
-                    &self.received.ignored
-                }
-            }
-        }
-    }
-
-    /// Says that something was not understood: each time in detail, once a minute for those who watch.
-    fn warn(&self, namespace: &Namespace, error: &DecodeError) {
-        let ns = &*namespace.name;
-        tracing::debug!(event = "message_malformed", ns, %error, "a message was not understood");
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_none_or(|warned| warned.elapsed() >= WARNING_PAUSE) {
-            *warned = Some(Instant::now());
-            tracing::warn!(
-                event = "messages_malformed",
-                ns,
-                %error,
-                "messages from Redis are not understood: something else may use the same prefix"
-            );
-        }
-    }
-
     fn is_full(&self) -> bool {
         self.config.participation == Participation::Full
     }
@@ -451,34 +284,5 @@ impl<L: Local> Cluster<L> {
     /// No code that holds the lock can panic half-way through a change.
     fn namespaces(&self) -> MutexGuard<'_, HashMap<String, Arc<Namespace>>> {
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One of the feeds of a namespace.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Which {
-    Messages,
-    Answers,
-}
-
-impl Which {
-    fn of(self, namespace: &Namespace) -> &Feed {
-        match self {
-            Which::Messages => &namespace.messages,
-            Which::Answers => &namespace.answers,
-        }
-    }
-}
-
-/// A consumer ends with its namespace. If it ended by a panic in the node's own code, the message it was at is
-/// lost, and the namespace gets another one.
-fn consumer_ended(namespace: &Namespace, which: Which, error: Option<JoinError>) {
-    let feed = which.of(namespace);
-    if let Some(error) = error
-        && !feed.inbox.is_closed()
-    {
-        let ns = &*namespace.name;
-        tracing::error!(event = "consumer_panicked", ns, %error, "a message could not be delivered");
-        feed.is_consumed.store(false, Ordering::Relaxed);
     }
 }

@@ -212,14 +212,17 @@ impl RoomTopics {
         room: &str,
         tag: Option<NodeTag>,
     ) -> Option<Topic> {
+        let channel = channels.room(room);
+        if channel == channels.own_response() {
+            // Somebody named a room like this node. On Node, too, what is sent to it is taken for answers.
+            return None;
+        }
         match self {
             RoomTopics::Channels => {
                 let is_covered = tag.is_some_and(|tag| Channels::is_covered(room, tag));
-                (!is_covered).then(|| Topic::channel(channels.room(room)))
+                (!is_covered).then(|| Topic::channel(channel))
             }
-            RoomTopics::Shards => {
-                channels.has_channel(room).then(|| Topic::shard(channels.room(room)))
-            }
+            RoomTopics::Shards => channels.has_channel(room).then(|| Topic::shard(channel)),
         }
     }
 

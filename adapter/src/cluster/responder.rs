@@ -204,24 +204,24 @@ impl Drop for Working {
 impl<L: Local> Reply<L> {
     async fn answer_rooms(mut self) {
         let rooms = self.cluster.local.rooms(&self.namespace.name).await;
-        self.give(ResponseBody::Rooms(rooms));
+        self.give(&ResponseBody::Rooms(rooms));
     }
 
     async fn answer_sockets(mut self, selection: Selection) {
         let sockets = self.cluster.local.sockets(&self.namespace.name, &selection).await;
-        self.give(ResponseBody::Sockets(sockets));
+        self.give(&ResponseBody::Sockets(sockets));
     }
 
     async fn answer_ids(mut self, selection: Selection) {
         let sockets = self.cluster.local.sockets(&self.namespace.name, &selection).await;
         let ids: Vec<RoomName> = sockets.into_iter().map(|socket| socket.id).collect();
-        self.give(ResponseBody::SocketIds(ids));
+        self.give(&ResponseBody::SocketIds(ids));
     }
 
     async fn answer_server_event(mut self, event: EventData) {
         let answer = self.cluster.local.server_event(&self.namespace.name, event, true);
         if let Ok(answer) = tokio::time::timeout(TIMEOUT_MAX, answer).await {
-            self.give(ResponseBody::ServerEvent(answer));
+            self.give(&ResponseBody::ServerEvent(answer));
         }
     }
 
@@ -230,10 +230,10 @@ impl<L: Local> Reply<L> {
         let cluster = Arc::clone(&self.cluster);
         let asked = cluster.local.ask(&self.namespace.name, &selection, flags, data, timeout);
         let mut asked = asked.await;
-        self.give(ResponseBody::ClientCount(asked.n_asked as u64));
+        self.give(&ResponseBody::ClientCount(asked.n_asked as u64));
         let passing_on = async {
             while let Some(answer) = asked.answers.next().await {
-                self.give(ResponseBody::Ack(answer));
+                self.give(&ResponseBody::Ack(answer));
             }
         };
         // The answers end by themselves; this is in case they do not.
@@ -242,9 +242,9 @@ impl<L: Local> Reply<L> {
 
     /// Publishes an answer. One that cannot be is replaced by the empty one, so that who asks is not kept waiting;
     /// it cannot be split, and what is missing is told here only.
-    fn give(&mut self, body: ResponseBody) {
+    fn give(&mut self, body: &ResponseBody) {
         let empty = self.owed.take();
-        let result = self.publish(&body);
+        let result = self.publish(body);
         self.count(result);
         if matches!(result, "too_large" | "invalid") {
             tracing::warn!(
@@ -262,9 +262,8 @@ impl<L: Local> Reply<L> {
     fn publish(&self, body: &ResponseBody) -> &'static str {
         let cluster = &self.cluster;
         let ns = &self.namespace.name;
-        let payload = match cluster.dialect.encode_response(ns, &self.request_id, body) {
-            Ok(payload) => payload,
-            Err(_) => return "invalid",
+        let Ok(payload) = cluster.dialect.encode_response(ns, &self.request_id, body) else {
+            return "invalid";
         };
         if payload.len() > cluster.config.cluster_frame_max {
             return "too_large";
