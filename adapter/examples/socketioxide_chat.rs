@@ -29,6 +29,9 @@ use tokio_util::sync::CancellationToken;
 type Server = ClusterAdapter<Emitter>;
 type Socket = SocketRef<Server>;
 
+/// An acknowledgement without arguments. `()` would be one argument, `null`.
+const NOTHING: [(); 0] = [];
+
 /// What a guest presents: `io({ auth: { name } })`.
 #[derive(Clone, Default, Deserialize, Serialize)]
 struct Guest {
@@ -120,7 +123,7 @@ async fn welcome(socket: Socket, io: SocketIo<Server>, Data(guest): Data<Option<
             if socket.rooms().iter().any(|joined| *joined == room) {
                 let message = RoomMessageFrom { room: room.clone(), from: socket.id, name, text };
                 let _ = socket.within(room).emit("room message", &message).await;
-                let _ = ack.send(&());
+                let _ = ack.send(&NOTHING);
             } else {
                 let message = format!("not a member of {room}");
                 let _ = ack.send(&json!({"error": {"code": "not_member", "message": message}}));
@@ -135,7 +138,7 @@ async fn welcome(socket: Socket, io: SocketIo<Server>, Data(guest): Data<Option<
                ack: AckSender<Server>| {
             let Direct { id, text, name } = said;
             let _ = io.to(id).emit("direct", &DirectFrom { from: socket.id, name, text }).await;
-            let _ = ack.send(&());
+            let _ = ack.send(&NOTHING);
         },
     );
 

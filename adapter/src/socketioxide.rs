@@ -55,7 +55,8 @@
 //! | `serverSideEmit`, with and without acknowledgement | [`Adapter::server_side_emit`], [`Adapter::server_side_emit_with_ack`], [`event_data`] |
 //! | `io.on(…)` for events of other servers | [`Cluster::on_server_event`] |
 //! | what other servers see of a socket in `fetchSockets` | [`Cluster::describe_with`] |
-//! | the live nodes, the state of the link | [`Adapter::nodes`], [`Adapter::link`] |
+//! | the state of the link, and its changes | [`Adapter::link`], [`Adapter::link_changes`] |
+//! | the live nodes; nodes are listed by what the ids of their sockets begin with, so an application on socketioxide is not among them | [`Adapter::nodes`] |
 //!
 //! # What differs from a Carillon node
 //!

@@ -10,7 +10,7 @@ mod args;
 
 use adapter::{
     AdapterConfig, ClientAnswer, ClusterParser, Flags, LinkState, Mode, RedisConfig, RequestError,
-    RoomName, Selection, ShardedMode, SocketDetail,
+    RoomName, Selection, ShardedMode, SocketDetail, Subscribe,
     metrics::prometheus::Registry,
     socketioxide::{
         Cluster, ClusterAdapter, ClusterMetrics, Description, Handshake, ServerEvent, Sid,
@@ -434,6 +434,8 @@ fn settings() -> Result<(AdapterConfig, String), String> {
             ("--sharded-mode", "dynamic-private") => config.sharded = ShardedMode::DynamicPrivate,
             ("--parser", "json") => config.parser = ClusterParser::Json,
             ("--parser", "msgpack") => config.parser = ClusterParser::MessagePack,
+            ("--subscribe", "all") => config.subscribe = Subscribe::All,
+            ("--subscribe", "interest") => config.subscribe = Subscribe::Interest,
             ("--requests-timeout", milliseconds) => {
                 let milliseconds = milliseconds.parse().map_err(|_| format!("{flag} {value}"))?;
                 config.requests_timeout = Duration::from_millis(milliseconds);
