@@ -441,3 +441,6 @@ impl State {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests;
