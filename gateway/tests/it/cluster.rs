@@ -130,7 +130,7 @@ async fn fetched_sockets_have_the_handshake_of_nodes_without_secrets() {
                 "secure": false,
                 "issued": null,
                 "url": target,
-                "query": { "EIO": "4", "transport": "websocket", "tab": ["1", "2"], "name": "a b" },
+                "query": { "EIO": "4", "transport": "websocket", "tab": "2", "name": "a b" },
                 "auth": { "token": "t" },
             },
         }],
