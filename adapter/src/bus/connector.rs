@@ -43,7 +43,7 @@ enum Source {
 #[derive(Default)]
 struct Known {
     /// Where the last link was: it is tried first, because an old connection may have to be ended there.
-    last: Option<Client>,
+    last: Option<Box<Client>>,
     /// The masters of a Redis Cluster.
     masters: Vec<Client>,
     turn: usize,
@@ -95,7 +95,7 @@ impl Connector {
             Source::Servers { seeds, known } => {
                 let mut known = lock(known);
                 let candidates: Vec<&Client> =
-                    known.last.iter().chain(&known.masters).chain(seeds).collect();
+                    known.last.as_deref().into_iter().chain(&known.masters).chain(seeds).collect();
                 let client = candidates[known.turn % candidates.len()].clone();
                 known.turn = known.turn.wrapping_add(1);
                 Ok(client)
@@ -107,7 +107,7 @@ impl Connector {
     pub(super) fn is_good(&self, client: &Client) {
         if let Source::Servers { known, .. } = &self.source {
             let mut known = lock(known);
-            known.last = Some(client.clone());
+            known.last = Some(Box::new(client.clone()));
             known.turn = 0;
         }
     }

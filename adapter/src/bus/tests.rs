@@ -73,19 +73,19 @@ struct Peer {
 
 impl Peer {
     async fn start(mode: Mode, url: &str) -> Self {
-        let peer = Self::launch(config(mode, url));
+        let peer = Self::launch(&config(mode, url));
         peer.up().await;
         peer
     }
 
-    fn launch(config: AdapterConfig) -> Self {
+    fn launch(config: &AdapterConfig) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
         let uid = format!("peer{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let metrics = AdapterMetrics::register(&Registry::new()).expect("no name is taken");
         let own = channel::own(&config.key);
-        let bus = Arc::new(Bus::new(&config, &uid, own, &metrics).expect("valid"));
+        let bus = Arc::new(Bus::new(config, &uid, own, &metrics).expect("valid"));
         let depth = IntGauge::new("depth", "depth").expect("a valid name");
-        let inbox = Arc::new(Inbox::new(&config, depth));
+        let inbox = Arc::new(Inbox::new(config, depth));
         let heard = watch::Sender::new(Vec::new());
         let mut running = JoinSet::new();
         let runs = Arc::clone(&bus);

@@ -38,6 +38,7 @@ impl RedisServer {
     }
 
     /// Starts a Sentinel with these lines in its configuration, which it rewrites.
+    #[allow(dead_code, reason = "only the tests of the bus, which share this file, need it")]
     pub async fn start_sentinel(lines: &str) -> Self {
         loop {
             let mut server = Self::stopped(&[]);

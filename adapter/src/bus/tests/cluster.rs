@@ -236,7 +236,7 @@ async fn a_lost_master_does_not_silence_the_others_and_its_replica_takes_over() 
     let urls = [cluster.url(), cluster.masters[1].url()];
     let mut both = config(Mode::RedisSharded, &urls[0]);
     both.redis.as_mut().expect("set above").urls.push(urls[1].as_str().into());
-    let (a, b) = (Peer::launch(both.clone()), Peer::launch(both));
+    let (a, b) = (Peer::launch(&both), Peer::launch(&both));
     a.up().await;
     b.up().await;
     let (lost, kept) = (channel_at(0), channel_at(1));

@@ -43,7 +43,7 @@ async fn who_may_not_end_it_is_counted_only_when_it_is_gone() {
     let url = proxy.url().replace("redis://", "redis://carillon:secret@");
     let topics = [Topic::channel("counted".into()).counted(), Topic::channel("other".into())];
     let a = Peer::start(Mode::Redis, &redis.url()).await;
-    let b = Peer::launch(config(Mode::Redis, &url));
+    let b = Peer::launch(&config(Mode::Redis, &url));
     b.up().await;
     a.open(&topics).await;
     b.open(&topics).await;

@@ -33,7 +33,7 @@ async fn who_follows_waits_for_redis_but_not_for_a_link() {
     for (mode, kind) in [(Mode::Redis, TopicKind::Channel), (Mode::RedisSharded, TopicKind::Shard)]
     {
         let topic = |name: &str| Topic { kind, name: name.into(), is_counted: false };
-        let peer = Peer::launch(config(mode, "redis://127.0.0.1:1"));
+        let peer = Peer::launch(&config(mode, "redis://127.0.0.1:1"));
         soon("at once without a link", peer.followed(&topic("a"))).await;
 
         let peer = Peer::start(mode, &redis.url()).await;
