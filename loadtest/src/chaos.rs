@@ -16,6 +16,7 @@ mod message;
 mod node;
 mod process;
 mod proxy;
+mod redis_fleet;
 mod redis_server;
 mod report;
 mod scenario;
@@ -221,7 +222,8 @@ async fn one(
     places: &Places,
 ) -> Row {
     let start = Instant::now();
-    let mut row = Row::new(scenario, options.adapter, seed);
+    let adapter = scenario.setup(options.adapter, options.clients).adapter;
+    let mut row = Row::new(scenario, adapter, seed);
     let outcome = async {
         let temporary = tempfile::tempdir()?;
         let out = options.out.as_ref().map(|out| out.join(format!("{scenario:?}-{seed}")));

@@ -270,6 +270,9 @@ impl Judge<'_> {
     fn convergence(&mut self) {
         let history = self.history;
         let (from, to) = history.quiesce;
+        if from == Time::MAX {
+            return;
+        }
         let sockets: HashSet<u32> = history.sessions.iter().map(|session| session.socket).collect();
         let here: HashSet<u32> = history
             .sessions

@@ -188,7 +188,7 @@ pub struct Gauge {
 }
 
 /// Everything that happened.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct History {
     /// In the order in which they were sent.
     pub publications: Vec<Publication>,
@@ -208,6 +208,23 @@ pub struct History {
     pub quiesce: (Time, Time),
     /// How long a publication may take, once accepted.
     pub flight: Time,
+}
+
+impl Default for History {
+    fn default() -> History {
+        History {
+            publications: Vec::new(),
+            receipts: Vec::new(),
+            memberships: Vec::new(),
+            sessions: Vec::new(),
+            faults: Vec::new(),
+            notices: Vec::new(),
+            gauges: Vec::new(),
+            // Until the scenario says so, nothing has to be well.
+            quiesce: (Time::MAX, Time::MAX),
+            flight: 0,
+        }
+    }
 }
 
 impl History {

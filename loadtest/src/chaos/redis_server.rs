@@ -23,6 +23,8 @@ pub struct RedisServer {
     folder: PathBuf,
     name: String,
     arguments: Vec<String>,
+    /// Whether it is a Sentinel, which takes its settings from a file and writes to it.
+    is_sentinel: bool,
 }
 
 impl RedisServer {
@@ -34,8 +36,30 @@ impl RedisServer {
             folder: folder.join(name),
             name: name.to_owned(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            is_sentinel: false,
         };
         std::fs::create_dir_all(&server.folder)?;
+        server.start_again(&[]).await?;
+        server.answers().await?;
+        Ok(server)
+    }
+
+    /// Starts a Sentinel with these lines of configuration, and waits until it answers.
+    pub async fn start_sentinel(folder: &Path, name: &str, lines: &[&str]) -> Result<RedisServer> {
+        let folder = folder.join(name);
+        std::fs::create_dir_all(&folder)?;
+        let file = folder.join("sentinel.conf");
+        let port = free_port()?;
+        let own = format!("bind 127.0.0.1\nport {port}\ndir {}\n", folder.display());
+        std::fs::write(&file, own + &lines.join("\n"))?;
+        let server = RedisServer {
+            process: RefCell::new(None),
+            port,
+            folder,
+            name: name.to_owned(),
+            arguments: vec![file.display().to_string(), "--sentinel".to_owned()],
+            is_sentinel: true,
+        };
         server.start_again(&[]).await?;
         server.answers().await?;
         Ok(server)
@@ -46,18 +70,20 @@ impl RedisServer {
         let port = self.port.to_string();
         until(&format!("{} starts", self.name), PATIENCE, async || {
             let mut command = Command::new("redis-server");
-            command
-                .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-                .args(["--port", &port, "--dir"])
-                .arg(&self.folder)
-                .args(&self.arguments)
-                .args(more);
+            if !self.is_sentinel {
+                command
+                    .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+                    .args(["--port", &port, "--dir"])
+                    .arg(&self.folder);
+            }
+            command.args(&self.arguments).args(more);
             let log = self.folder.join("redis.log");
             let mut process = Process::start(&mut command, [], &log)?;
             // It ends at once if the port is still taken.
             let started = until("the start", PATIENCE, async || {
                 let is_up = process.output().contains("Ready to accept connections")
-                    || process.output().contains("Loading RDB");
+                    || process.output().contains("Loading RDB")
+                    || process.output().contains("+monitor");
                 Ok(if is_up { Some(true) } else { process.ended()?.map(|_| false) })
             })
             .await?;
@@ -116,10 +142,15 @@ impl RedisServer {
         self.process.replace(None);
         Ok(())
     }
+
+    /// Ends it as a crash would.
+    pub fn kill(&self) {
+        self.process.replace(None);
+    }
 }
 
 /// A port that nobody listens on at the moment.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
     Ok(listener.local_addr()?.port())
 }

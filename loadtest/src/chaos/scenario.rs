@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::Adapter;
 use super::history::{NodeIndex, Reach, SECOND};
 use super::process::until;
+use super::redis_fleet::Layout;
 use super::world::{FLIGHT, Setup, World};
 
 /// How long nodes may take until they are subscribed again, once Redis is back.
@@ -55,6 +56,12 @@ pub enum Scenario {
     F11,
     /// Redis is there, but refuses.
     F12,
+    /// Sentinels replace a master that is gone, and one that is not.
+    F13,
+    /// The master becomes a replica, and nobody tells.
+    F13B,
+    /// Slots of a Redis Cluster move.
+    F14,
     /// Redis takes its time.
     F15,
     /// All nodes are restarted, one after the other.
@@ -83,6 +90,9 @@ impl Scenario {
             Scenario::F10 => "a node cut off from Redis 12 s",
             Scenario::F11 => "a node cut off from its clients 16 s",
             Scenario::F12 => "NOAUTH, maxclients, LOADING on reconnect",
+            Scenario::F13 => "Sentinel failover: kill -9 the master, SENTINEL FAILOVER",
+            Scenario::F13B => "REPLICAOF demotes the master",
+            Scenario::F14 => "slots move in a cluster of 3 masters (sharded)",
             Scenario::F15 => "Redis latency 50 ms, 500 ms",
             Scenario::F16 => "rolling restart of 3 nodes",
             Scenario::F17 => "1 Node.js and 2 Carillon: F1, F4, F7",
@@ -91,8 +101,18 @@ impl Scenario {
 
     /// What it needs.
     pub fn setup(self, adapter: Adapter, sockets: u32) -> Setup {
+        let layout = match self {
+            Scenario::F13 => Layout::Sentinel,
+            Scenario::F13B => Layout::Pair,
+            Scenario::F14 => Layout::Cluster,
+            _ => Layout::Single,
+        };
+        // Only sharded pub/sub has slots.
+        let adapter = if self == Scenario::F14 { Adapter::RedisSharded } else { adapter };
         Setup {
             adapter,
+            layout,
+            has_emitters: layout == Layout::Single && adapter != Adapter::RedisSharded,
             sockets,
             node_js: (self == Scenario::F17).then_some(2),
             has_links: matches!(self, Scenario::F6 | Scenario::F10 | Scenario::F15),
@@ -105,7 +125,7 @@ impl Scenario {
     /// How many acts it has; the short ones come first.
     pub fn n_acts(self) -> usize {
         match self {
-            Scenario::F3 | Scenario::F5 | Scenario::F15 => 2,
+            Scenario::F3 | Scenario::F5 | Scenario::F13 | Scenario::F13B | Scenario::F15 => 2,
             Scenario::F4 | Scenario::F12 | Scenario::F17 => 3,
             _ => 1,
         }
@@ -131,6 +151,9 @@ impl Scenario {
                 1 => refused(world, "maxclients", "1", "10000").await,
                 _ => loading(world).await,
             },
+            Scenario::F13 => failover(world, act.is_multiple_of(2)).await,
+            Scenario::F13B => demotion(world).await,
+            Scenario::F14 => migration(world).await,
             Scenario::F15 => {
                 let delay = Duration::from_millis([50, 500][act % 2]);
                 latency(world, delay).await
@@ -188,10 +211,10 @@ async fn stop_node(world: &World, node: NodeIndex, length: Duration) -> Result<(
 async fn shut_down(world: &World, length: Duration) -> Result<()> {
     let name = format!("SHUTDOWN of Redis for {length:?}");
     let shut_down = async {
-        world.redis.shut_down().await?;
+        world.redis.first.shut_down().await?;
         sleep(length).await;
-        world.redis.start_again(&[]).await?;
-        world.redis.answers().await
+        world.redis.first.start_again(&[]).await?;
+        world.redis.first.answers().await
     };
     world.fault(&name, Reach::Redis, RESUBSCRIBED, shut_down).await
 }
@@ -199,9 +222,9 @@ async fn shut_down(world: &World, length: Duration) -> Result<()> {
 async fn stop_redis(world: &World, length: Duration) -> Result<()> {
     let name = format!("STOP Redis for {length:?}");
     let stop = async {
-        world.redis.signal(Signal::STOP)?;
+        world.redis.first.signal(Signal::STOP)?;
         sleep(length).await;
-        world.redis.signal(Signal::CONT)
+        world.redis.first.signal(Signal::CONT)
     };
     world.fault(&name, Reach::Redis, RESUBSCRIBED, stop).await
 }
@@ -221,7 +244,8 @@ async fn client_kill(world: &World, kind: &str) -> Result<()> {
     let before = reconnects(world).await?;
     let name = format!("CLIENT KILL TYPE {kind}");
     let kill = async {
-        let killed: u64 = world.redis.ask(cmd("CLIENT").arg("KILL").arg("TYPE").arg(kind)).await?;
+        let killed: u64 =
+            world.redis.first.ask(cmd("CLIENT").arg("KILL").arg("TYPE").arg(kind)).await?;
         ensure!(killed >= 3, "only {killed} connections");
         Ok(())
     };
@@ -234,12 +258,12 @@ async fn slow_subscriber(world: &World, node: NodeIndex) -> Result<()> {
     let burst = async {
         let mut limit = cmd("CONFIG");
         limit.arg("SET").arg("client-output-buffer-limit").arg("pubsub 1mb 1mb 1");
-        world.redis.ask::<()>(&limit).await?;
+        world.redis.first.ask::<()>(&limit).await?;
         world.nodes[node].signal(Signal::STOP)?;
         // More than the buffers of the kernel hold, slowly enough for the nodes that are awake.
         for _ in 0..40 {
             for _ in 0..8 {
-                world.emitters[0].emit(&world.small_room(), 64 << 10);
+                world.say(64 << 10);
             }
             sleep(Duration::from_millis(75)).await;
         }
@@ -277,7 +301,7 @@ async fn cut_off_from_clients(world: &World, node: NodeIndex) -> Result<()> {
 async fn refused(world: &World, setting: &str, wrong: &str, right: &str) -> Result<()> {
     let name = format!("{setting} {wrong}");
     let refuse = async {
-        let client = redis::Client::open(world.redis.url())?;
+        let client = redis::Client::open(world.redis.first.url())?;
         // This connection stays, so that it can undo what it does.
         let mut admin = client.get_multiplexed_async_connection().await?;
         let mut set = cmd("CONFIG");
@@ -297,19 +321,72 @@ async fn refused(world: &World, setting: &str, wrong: &str, right: &str) -> Resu
 async fn loading(world: &World) -> Result<()> {
     let load = async {
         let fill = "for i = 1, 3000 do redis.call('SET', 'key:' .. i, i) end";
-        world.redis.ask::<()>(cmd("EVAL").arg(fill).arg(0)).await?;
-        world.redis.ask::<()>(&cmd("SAVE")).await?;
-        world.redis.shut_down().await?;
+        world.redis.first.ask::<()>(cmd("EVAL").arg(fill).arg(0)).await?;
+        world.redis.first.ask::<()>(&cmd("SAVE")).await?;
+        world.redis.first.shut_down().await?;
         // A millisecond for each key, and clients are answered meanwhile.
         let slowly =
             ["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"];
-        world.redis.start_again(&slowly).await?;
-        let ping = world.redis.ask::<String>(&cmd("PING")).await;
+        world.redis.first.start_again(&slowly).await?;
+        let ping = world.redis.first.ask::<String>(&cmd("PING")).await;
         let refusal = ping.err().context("Redis was not LOADING")?;
         ensure!(format!("{refusal:#}").contains("oading"), "{refusal:#}");
-        world.redis.answers().await
+        world.redis.first.answers().await
     };
     world.fault("LOADING", Reach::Redis, RESUBSCRIBED, load).await
+}
+
+async fn failover(world: &World, is_crash: bool) -> Result<()> {
+    let master = world.redis.master().await?;
+    let name = if is_crash { "kill -9 the master" } else { "SENTINEL FAILOVER" };
+    let replace = async {
+        if is_crash {
+            world.redis.server(master).kill();
+        } else {
+            world.redis.ask_for_failover().await?;
+        }
+        world.redis.elected(1 - master).await?;
+        if is_crash {
+            let port = world.redis.server(1 - master).port().to_string();
+            let back = ["--replicaof", "127.0.0.1", &port];
+            world.redis.server(master).start_again(&back).await?;
+        }
+        // Sentinels that are late may fail over once more.
+        world.redis.replicating().await
+    };
+    // The Sentinels ask a master that works to be a replica some seconds later. Until then it is the nodes that have to
+    // find out, by asking them.
+    let grace = if is_crash { RESUBSCRIBED } else { HALF_OPEN_FOUND };
+    world.fault(name, Reach::Redis, grace, replace).await
+}
+
+async fn demotion(world: &World) -> Result<()> {
+    let master = world.redis.master().await?;
+    let swap = world.redis.swap(1 - master);
+    // Nobody closes anything: as with a connection that is open and dead, probes have to find it.
+    let name = format!("server {master} becomes a replica");
+    world.fault(&name, Reach::Redis, HALF_OPEN_FOUND, swap).await?;
+    sleep(HALF_OPEN_FOUND).await;
+    world.redis.replicating().await
+}
+
+async fn migration(world: &World) -> Result<()> {
+    for channel in world.shard_channels() {
+        let migrate = async {
+            let owner = world.redis.migrate(&channel).await?;
+            let mut counts = Vec::new();
+            let is_followed = async || {
+                counts = world.redis.shard_subscribers(&channel).await?;
+                Ok((counts[owner] > 0).then_some(()))
+            };
+            let followed = until("somebody subscribes", RESUBSCRIBED * 2, is_followed).await;
+            followed.with_context(|| format!("master {owner} owns it, subscribers: {counts:?}"))
+        };
+        let name = format!("the slot of {channel} moves");
+        world.fault(&name, Reach::Redis, RESUBSCRIBED, migrate).await?;
+        sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
 }
 
 async fn latency(world: &World, delay: Duration) -> Result<()> {

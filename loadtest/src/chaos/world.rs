@@ -20,9 +20,9 @@ use super::member::{Command, Member};
 use super::node::{Node, Recipe};
 use super::process::until;
 use super::proxy::Proxy;
-use super::redis_server::RedisServer;
+use super::redis_fleet::{Layout, RedisFleet};
 use super::transport::Transport;
-use super::{Adapter, Places};
+use super::{Adapter, Places, message};
 
 /// Rooms by their size: one with everybody in it, some with a third, the others with a few.
 const ROOM_OF_ALL: u16 = 0;
@@ -59,6 +59,10 @@ pub struct Setup {
     pub sockets: u32,
     /// Which of the three servers is a Node.js server.
     pub node_js: Option<NodeIndex>,
+    /// Which Redis servers there are.
+    pub layout: Layout,
+    /// Whether there are emitters; they know one Redis, and classic pub/sub.
+    pub has_emitters: bool,
     /// Whether each node reaches Redis through a proxy.
     pub has_links: bool,
     /// Whether clients reach each node through a proxy.
@@ -74,7 +78,7 @@ pub struct World {
     /// The servers.
     pub nodes: Vec<Node>,
     /// What is between them.
-    pub redis: RedisServer,
+    pub redis: RedisFleet,
     /// Between each node and Redis, if the scenario asked for it.
     pub links: Vec<Proxy>,
     /// Between clients and each node, if the scenario asked for it.
@@ -89,7 +93,7 @@ impl World {
     /// Starts everything and waits until everybody is connected.
     pub async fn start(setup: &Setup, seed: u64, places: &Places, folder: &Path) -> Result<World> {
         let harness = Harness::new(seed, setup.flight);
-        let redis = RedisServer::start(folder, "redis", &[]).await?;
+        let redis = RedisFleet::start(setup.layout, folder).await?;
         let mut world = World {
             harness,
             nodes: Vec::new(),
@@ -103,11 +107,10 @@ impl World {
         for index in 0..3 {
             world.add_node(index, setup, places, folder).await?;
         }
-        // The emitter speaks classic pub/sub only.
-        if setup.adapter != Adapter::RedisSharded {
+        if setup.has_emitters {
             for index in 0..2 {
                 let script = places.scripts.join("chaos-emitter.mjs");
-                let url = world.redis.url();
+                let url = world.redis.first.url();
                 let name = format!("emitter-{index}");
                 let emitter = Emitter::start(&world.harness, &script, &url, folder, &name).await?;
                 world.emitters.push(emitter);
@@ -131,7 +134,7 @@ impl World {
     ) -> Result<()> {
         let mut redis = self.redis.url();
         if setup.has_links {
-            let target = SocketAddr::from(([127, 0, 0, 1], self.redis.port()));
+            let target = SocketAddr::from(([127, 0, 0, 1], self.redis.first.port()));
             let link = Proxy::to(target).await?;
             redis = format!("redis://{}", link.address());
             self.links.push(link);
@@ -318,9 +321,20 @@ impl World {
         Duration::from_millis(self.harness.random.borrow_mut().random_range(millis))
     }
 
-    /// The small rooms' first, for messages of a scenario's own.
-    pub fn small_room(&self) -> Target {
-        Target::Rooms(vec![ROOMS_SMALL.start])
+    /// Publishes to a small room, not through the first node.
+    pub fn say(&self, padding: usize) {
+        let target = Target::Rooms(vec![ROOMS_SMALL.start]);
+        match self.emitters.first() {
+            Some(emitter) => emitter.emit(&target, padding),
+            None => self.members[1].tell(Command::Say(target, padding)),
+        }
+    }
+
+    /// The channels of sharded pub/sub: of the namespace, of the room with everybody, and of one of each other kind.
+    pub fn shard_channels(&self) -> Vec<String> {
+        let rooms = [ROOM_OF_ALL, ROOMS_MEDIUM.start, ROOMS_SMALL.start];
+        let room = |room: u16| format!("socket.io#/#{}#", message::room(room));
+        std::iter::once("socket.io#/#".to_owned()).chain(rooms.map(room)).collect()
     }
 }
 
