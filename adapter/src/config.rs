@@ -77,8 +77,10 @@ pub struct NodeDescription {
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
     /// One or more addresses, `redis://` or `rediss://`, with user, password and database number. They
-    /// are tried in turn until one leads to a master. A database number does not isolate anything: Redis
-    /// pub/sub knows no databases.
+    /// are tried in turn until one leads to a master; on a Redis Cluster they are where the others are asked
+    /// for. Or one `redis+sentinel://user:password@host:26379,host:26379/master-name/0`, also with
+    /// `rediss+sentinel`; user and password are those of the master, and of Sentinels that want any. A database
+    /// number does not isolate anything: Redis pub/sub knows no databases.
     pub urls: Vec<SecretString>,
     /// How long one attempt to connect may take, TLS and authentication included.
     pub connect_timeout: Duration,
