@@ -14,7 +14,7 @@ mod responder;
 
 use self::{
     consumer::Received, dialect::Dialect, discarded::Discarded, namespace::Namespace,
-    pending::Pending,
+    pending::Pending, responder::Limits,
 };
 use crate::{
     AdapterConfig, AdapterError, AdapterMetrics, Flags, Follow, LinkState, Local, LostReason,
@@ -29,12 +29,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How many questions of others may wait for this node's sockets and handlers at once. Each is a task; Node knows
-/// no limit.
-const ANSWERS_MAX: usize = 1024;
+/// How long the end of a node may wait for what is still to be published.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a join waits for the channels of its rooms. A subscription takes a round trip to Redis.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest time between two looks at rooms whose channels are no longer needed.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
@@ -48,9 +49,9 @@ pub(crate) struct Cluster<L> {
     /// A namespace was opened and has no consumer yet.
     opened: Notify,
     pending: Pending,
-    /// What works on answers to others, and the right to.
+    /// What works on answers to others, and how much of it there may be.
     answering: TaskTracker,
-    answers: Arc<Semaphore>,
+    limits: Limits,
     /// Ends what works on answers.
     stop: CancellationToken,
     metrics: AdapterMetrics,
@@ -68,7 +69,6 @@ impl<L: Local> Cluster<L> {
         let uid = crate::random_id();
         let bus = Bus::new(&config, &uid, channel::own(&config.key), &metrics)?;
         metrics.receive_queue_limit.set(config.receive_queue_frames as i64);
-        metrics.answers_pending_limit.set(ANSWERS_MAX as i64);
         Ok(Self {
             local,
             dialect: Dialect::new(&config, &uid),
@@ -77,7 +77,7 @@ impl<L: Local> Cluster<L> {
             opened: Notify::new(),
             pending: Pending::new(&config, &uid, &metrics),
             answering: TaskTracker::new(),
-            answers: Arc::new(Semaphore::new(ANSWERS_MAX)),
+            limits: Limits::new(&metrics),
             stop: CancellationToken::new(),
             received: Received::new(&metrics),
             warned: Mutex::default(),
@@ -170,6 +170,7 @@ impl<L: Local> Cluster<L> {
         rooms: &[RoomName],
     ) -> Published {
         self.local.join(ns, selection, rooms).await;
+        self.followed(ns, rooms).await;
         if let Some(namespace) = self.namespace(ns) {
             // Before it is sent: whoever emits next must find it.
             namespace.joins_elsewhere(rooms);
@@ -226,6 +227,21 @@ impl<L: Local> Cluster<L> {
         }
     }
 
+    /// Waits until what is sent to the rooms is received, for as long as that can take.
+    async fn followed(&self, ns: &str, rooms: &[RoomName]) {
+        if self.follows() == Follow::Nothing {
+            return;
+        }
+        let (waiting, mut all_followed) = mpsc::channel::<()>(1);
+        for room in rooms {
+            let waiting = waiting.clone();
+            self.when_followed(ns, room, Box::new(move || drop(waiting)));
+        }
+        drop(waiting);
+        // Nothing is ever sent: the channel ends with the last room.
+        let _ = tokio::time::timeout(FOLLOW_TIMEOUT, all_followed.recv()).await;
+    }
+
     pub(crate) async fn nodes(&self) -> Option<Vec<NodeRecord>> {
         Registry::nodes(&self.config.key, self.bus.queries()).await
     }
@@ -237,15 +253,23 @@ impl<L: Local> Cluster<L> {
     /// Keeps the link, one consumer for each namespace, and everything else that has to be done again and again.
     pub(crate) async fn run(self: &Arc<Self>, shutdown: &CancellationToken) {
         let _stop = self.stop.clone().drop_guard();
-        tokio::join!(
-            self.bus.run(shutdown),
-            self.keep_consumers(shutdown),
-            self.keep_registered(shutdown),
-            shutdown.run_until_cancelled(self.keep_swept()),
-        );
-        self.stop.cancel();
-        self.answering.close();
-        self.answering.wait().await;
+        let bus_stop = CancellationToken::new();
+        let serving = async {
+            tokio::join!(
+                self.keep_consumers(shutdown),
+                self.keep_registered(shutdown),
+                shutdown.run_until_cancelled(self.keep_swept()),
+            );
+            // Nobody is to wait for this node: it is not counted any more, and what is owed is given while there is
+            // a link.
+            self.namespaces().values().for_each(|namespace| namespace.uncount(&self.bus));
+            self.stop.cancel();
+            self.answering.close();
+            self.answering.wait().await;
+            let _ = tokio::time::timeout(FAREWELL, self.flushed()).await;
+            bus_stop.cancel();
+        };
+        tokio::join!(self.bus.run(&bus_stop), serving);
     }
 
     async fn keep_registered(&self, shutdown: &CancellationToken) {

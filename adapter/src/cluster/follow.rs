@@ -13,6 +13,9 @@ use std::{
 };
 use tokio::time::Instant;
 
+/// How many rooms of a namespace are kept without members. A client that joins and leaves ever new rooms must not
+/// fill Redis with channels.
+const LINGERING_MAX: usize = 10_000;
 /// How long broadcasts to a room go to the base channel after other nodes were told that sockets join it: by
 /// then they receive the room's own channel, or have no link.
 const JOINING_FOR: Duration = Duration::from_secs(5);
@@ -105,13 +108,16 @@ impl Followed {
     pub(super) fn sweep(&self, bus: &Bus) {
         let now = Instant::now();
         let mut state = self.state();
-        while let Some((_, name)) = state.leaving.pop_front_if(|(until, _)| *until <= now) {
+        loop {
+            let is_crowded = state.leaving.len() > LINGERING_MAX;
+            let next = state.leaving.pop_front_if(|(until, _)| is_crowded || *until <= now);
+            let Some((_, name)) = next else { break };
             let Some(room) = state.rooms.get_mut(&name) else { continue };
             room.is_leaving = false;
             if room.has_members {
                 continue;
             }
-            if room.until > now {
+            if room.until > now && !is_crowded {
                 let until = room.until;
                 state.leave(&name, until);
             } else if let Some(room) = state.rooms.remove(&name) {

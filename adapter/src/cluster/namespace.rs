@@ -114,6 +114,12 @@ impl Namespace {
         self.answers.inbox.close();
     }
 
+    /// Lets nobody count this node any more.
+    pub(super) fn uncount(&self, bus: &Bus) {
+        let counted = self.topics.iter().filter(|topic| topic.is_counted);
+        counted.for_each(|topic| bus.close(slice::from_ref(topic)));
+    }
+
     /// Waits until everything is received: before that answers could be missed, and who is counted is not yet.
     pub(super) async fn received(&self) {
         let mut is_received = self.is_received.subscribe();

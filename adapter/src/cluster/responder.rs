@@ -2,7 +2,7 @@
 
 use super::{Cluster, namespace::Namespace};
 use crate::{
-    Flags, Local, Participation, RoomName, Selection,
+    AdapterMetrics, Flags, Local, Participation, RoomName, Selection,
     memory::selection_of,
     wire::{Request, RequestBody, ResponseBody},
 };
@@ -10,13 +10,19 @@ use futures_util::StreamExt;
 use prometheus::{IntCounter, IntGauge};
 use protocol::socket::EventData;
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The longest time that clients are waited for, whatever is asked for.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// How many broadcasts of others may wait for acknowledgements of clients. Each is a task; Node knows no limit.
+const ASKS_MAX: usize = 4096;
+/// How many events of other servers may be handled at once.
+const EVENTS_MAX: usize = 1024;
+/// How many answers may be looked up at once. Each may describe all sockets of this node.
+const LOOKUPS_MAX: usize = 16;
 
 /// An answer that is owed. What is dropped without one gives an empty one, so that nobody waits for this node: if
-/// too much is asked at once, if the node's own code panics, and when it ends.
+/// too many events are handled at once, if the node's own code panics, and when it ends.
 struct Reply<L: Local> {
     cluster: Arc<Cluster<L>>,
     namespace: Arc<Namespace>,
@@ -41,6 +47,8 @@ impl<L: Local> Cluster<L> {
         match body {
             RequestBody::Join { selection, rooms } => {
                 let reply = self.reply_to_old_form(namespace, asker, &selection).await;
+                // Whoever emits to these rooms next, from here too, must reach those who join elsewhere.
+                namespace.joins_elsewhere(&rooms);
                 self.local.join(&namespace.name, &selection, &rooms).await;
                 drop(reply);
             }
@@ -63,30 +71,34 @@ impl<L: Local> Cluster<L> {
                     return &self.received.ignored;
                 };
                 let selection = selection_of(&rooms);
-                return self.answer(reply, |reply| reply.answer_ids(selection)).await;
+                self.look_up(reply, |reply| reply.answer_ids(selection)).await;
             }
             RequestBody::Rooms => {
                 let empty = ResponseBody::Rooms(Vec::new());
                 let Some(reply) = self.reply(namespace, asker, empty) else {
                     return &self.received.ignored;
                 };
-                return self.answer(reply, Reply::answer_rooms).await;
+                self.look_up(reply, Reply::answer_rooms).await;
             }
             RequestBody::Fetch { selection } => {
                 let empty = ResponseBody::Sockets(Vec::new());
                 let Some(reply) = self.reply(namespace, asker, empty) else {
                     return &self.received.ignored;
                 };
-                return self.answer(reply, |reply| reply.answer_sockets(selection)).await;
+                self.look_up(reply, |reply| reply.answer_sockets(selection)).await;
             }
             RequestBody::Ask { selection, flags, data, timeout } => {
-                let Some(reply) = self.reply(namespace, asker, ResponseBody::ClientCount(0)) else {
-                    return &self.received.ignored;
+                self.local.ready().await;
+                let reply = self.reply(namespace, asker, ResponseBody::ClientCount(0));
+                let permit = Arc::clone(&self.limits.asks).try_acquire_owned();
+                let (Some(reply), Ok(permit)) = (reply, permit) else {
+                    // The sockets get the event all the same. Who asks learns that nobody here will answer, or
+                    // does not count on this node.
+                    self.local.deliver(&namespace.name, &selection, flags, data);
+                    return &self.received.delivered;
                 };
                 let timeout = timeout.unwrap_or(self.config.requests_timeout).min(TIMEOUT_MAX);
-                self.local.ready().await;
-                let ask = |reply: Reply<L>| reply.ask(selection, flags, data, timeout);
-                return self.answer(reply, ask).await;
+                self.work(permit, reply.ask(selection, flags, data, timeout)).await;
             }
         }
         &self.received.delivered
@@ -98,18 +110,27 @@ impl<L: Local> Cluster<L> {
         asker: Asker,
         event: EventData,
     ) -> &IntCounter {
+        // What it leads to is queued for sockets.
+        self.local.ready().await;
         let empty =
             ResponseBody::ServerEvent(EventData { json: "[null]".into(), attachments: Vec::new() });
-        match self.reply(namespace, asker, empty) {
-            Some(reply) => self.answer(reply, |reply| reply.answer_server_event(event)).await,
+        let reply = self.reply(namespace, asker, empty);
+        let Ok(permit) = Arc::clone(&self.limits.events).try_acquire_owned() else {
+            return &self.received.refused;
+        };
+        match reply {
+            Some(reply) => self.work(permit, reply.answer_server_event(event)).await,
             None => {
                 let (cluster, namespace) = (Arc::clone(self), Arc::clone(namespace));
                 let heard = async move {
-                    let _ = cluster.local.server_event(&namespace.name, event, false).await;
+                    let heard = cluster.local.server_event(&namespace.name, event, false);
+                    // Nobody waits for it: what takes longer is given up.
+                    let _ = tokio::time::timeout(TIMEOUT_MAX, heard).await;
                 };
-                self.work(|| heard).await
+                self.work(permit, heard).await;
             }
         }
+        &self.received.delivered
     }
 
     /// What is owed for a request; nothing if nobody waits for this node, or cannot be told anything.
@@ -141,29 +162,26 @@ impl<L: Local> Cluster<L> {
         if is_here { self.reply(namespace, asker, ResponseBody::Empty) } else { None }
     }
 
-    /// Works on an answer.
-    async fn answer<F>(
-        self: &Arc<Self>,
-        reply: Reply<L>,
-        work: impl FnOnce(Reply<L>) -> F,
-    ) -> &IntCounter
+    /// Works on an answer that this node knows by itself. That is quick, so with too many at once the next one
+    /// waits, and all behind it: an answer without content would be taken for the whole.
+    async fn look_up<F>(self: &Arc<Self>, reply: Reply<L>, work: impl FnOnce(Reply<L>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.work(|| work(reply)).await
+        // The semaphore is never closed.
+        if let Ok(permit) = Arc::clone(&self.limits.lookups).acquire_owned().await {
+            self.work(permit, work(reply)).await;
+        }
     }
 
     /// Does something that may take time: what can be done at once in order with everything else, the rest as a
     /// task of a bounded set.
-    async fn work<F>(self: &Arc<Self>, work: impl FnOnce() -> F) -> &IntCounter
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let Ok(permit) = Arc::clone(&self.answers).try_acquire_owned() else {
-            return &self.received.refused;
-        };
+    async fn work(
+        self: &Arc<Self>,
+        permit: OwnedSemaphorePermit,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
         let working = Working::new(permit, &self.metrics.answers_pending);
-        let work = work();
         let mut work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
             work.await;
             drop(working);
@@ -173,7 +191,26 @@ impl<L: Local> Cluster<L> {
             let stop = self.stop.clone();
             self.answering.spawn(async move { stop.run_until_cancelled(work).await });
         }
-        &self.received.delivered
+    }
+}
+
+/// How much of what others ask is worked on at once. What waits for clients or handlers has limits of its own: it may
+/// last for minutes, and must not keep short answers from being given.
+pub(super) struct Limits {
+    asks: Arc<Semaphore>,
+    events: Arc<Semaphore>,
+    lookups: Arc<Semaphore>,
+}
+
+impl Limits {
+    pub(super) fn new(metrics: &AdapterMetrics) -> Self {
+        metrics.answers_pending_limit.set((ASKS_MAX + EVENTS_MAX + LOOKUPS_MAX) as i64);
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self {
+            asks: semaphore(ASKS_MAX),
+            events: semaphore(EVENTS_MAX),
+            lookups: semaphore(LOOKUPS_MAX),
+        }
     }
 }
 

@@ -334,3 +334,18 @@ async fn servers_that_know_nothing_of_interest_reach_whoever_follows() {
     node.emit_to("/", &["room"], "back");
     all.hears("back").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rooms_that_are_left_at_once_do_not_add_up() {
+    const LINGERING_MAX: f64 = 10_000.0;
+    let redis = RedisServer::start().await;
+    let node = tagged(interest(&redis), "aaaa").await;
+    for number in 0..12_000 {
+        let room = format!("fleeting{number}");
+        node.adapter.room_opened("/", &room);
+        node.adapter.room_closed("/", &room);
+    }
+    let followed = || node.metric("carillon_cluster_rooms_followed", None);
+    eventually("only so many", async || followed() == LINGERING_MAX).await;
+    join(&node, "s", "lasting").await;
+}
