@@ -84,7 +84,8 @@ e2e: client ## Run the official clients and Node.js servers against real nodes
 .PHONY: chaos
 chaos: chaos-build ## Break a cluster under load in every way and check its promises (about ten minutes)
 	$(call heading,chaos)
-	$(TARGET_DIR)/debug/carillon-bench chaos --bin "$(CARILLON_BIN)" --jobs 2 $(ARGS)
+	$(TARGET_DIR)/debug/carillon-bench chaos --bin "$(CARILLON_BIN)" \
+		--adapter redis,redis-sharded,interest --duration 0 --jobs 4 $(ARGS)
 
 .PHONY: chaos-short
 chaos-short: chaos-build

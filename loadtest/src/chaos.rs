@@ -51,7 +51,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const SCENARIO_MAX: Duration = Duration::from_secs(90);
 
 /// How nodes talk to each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Adapter {
     /// Classic pub/sub.
@@ -95,9 +95,9 @@ pub struct Options {
     /// Where chance begins; with the same seed, the same is done.
     #[arg(long)]
     seed: Option<u64>,
-    /// How nodes talk to each other.
-    #[arg(long, value_enum, default_value = "redis")]
-    adapter: Adapter,
+    /// How nodes talk to each other; with several, each scenario runs with each.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "redis")]
+    adapter: Vec<Adapter>,
     /// Least seconds of load with faults; the faults are repeated until then.
     #[arg(long, default_value_t = 15)]
     duration: u64,
@@ -195,12 +195,12 @@ async fn all(
 ) -> Result<Vec<Row>> {
     let jobs = Rc::new(Semaphore::new(options.jobs.max(1)));
     let mut running = JoinSet::new();
-    for scenario in scenarios {
+    for (scenario, adapter) in plan(&scenarios, &options.adapter) {
         let (jobs, options, places) = (jobs.clone(), options.clone(), places.clone());
         running.spawn_local(async move {
             let _job = jobs.acquire().await;
             let seed = options.seed.unwrap_or_else(rand::random);
-            let row = one(scenario, is_short, seed, &options, &places).await;
+            let row = one(scenario, adapter, is_short, seed, &options, &places).await;
             println!("{}", row.line());
             row
         });
@@ -209,28 +209,45 @@ async fn all(
     while let Some(row) = running.join_next().await {
         rows.push(row.context("a scenario panicked")?);
     }
-    rows.sort_by_key(|row| row.scenario);
+    rows.sort_by_key(|row| (row.adapter, row.scenario));
     Ok(rows)
+}
+
+/// Each scenario with each adapter, except where it brings its own.
+fn plan(scenarios: &[Scenario], adapters: &[Adapter]) -> Vec<(Scenario, Adapter)> {
+    let mut plan = Vec::new();
+    for &adapter in adapters {
+        for &scenario in scenarios {
+            let pair = (scenario, scenario.adapter(adapter));
+            if !plan.contains(&pair) {
+                plan.push(pair);
+            }
+        }
+    }
+    plan
 }
 
 /// Runs one scenario. Whatever goes wrong is in its row.
 async fn one(
     scenario: Scenario,
+    adapter: Adapter,
     is_short: bool,
     seed: u64,
     options: &Options,
     places: &Places,
 ) -> Row {
     let start = Instant::now();
-    let adapter = scenario.setup(options.adapter, options.clients).adapter;
     let mut row = Row::new(scenario, adapter, seed);
     let outcome = async {
         let temporary = tempfile::tempdir()?;
-        let out = options.out.as_ref().map(|out| out.join(format!("{scenario:?}-{seed}")));
+        let out = options
+            .out
+            .as_ref()
+            .map(|out| out.join(format!("{scenario:?}-{}-{seed}", adapter.name())));
         let folder = out.clone().unwrap_or_else(|| temporary.path().to_owned());
         std::fs::create_dir_all(&folder)?;
         let folder = folder.canonicalize()?;
-        let done = perform(scenario, is_short, seed, options, places, &folder, &mut row).await;
+        let done = perform(is_short, options, places, &folder, &mut row).await;
         if out.is_none() && (done.is_err() || !row.verdict.violations.is_empty()) {
             row.kept = Some(temporary.keep());
         }
@@ -243,15 +260,14 @@ async fn one(
 }
 
 async fn perform(
-    scenario: Scenario,
     is_short: bool,
-    seed: u64,
     options: &Options,
     places: &Places,
     folder: &Path,
     row: &mut Row,
 ) -> Result<()> {
-    let setup = scenario.setup(options.adapter, options.clients);
+    let Row { scenario, adapter, seed, .. } = *row;
+    let setup = scenario.setup(adapter, options.clients);
     let world = World::start(&setup, seed, places, folder).await?;
     let stop = watch::Sender::new(false);
     let watched = async {
@@ -311,4 +327,31 @@ async fn acts(scenario: Scenario, is_short: bool, options: &Options, world: &Wor
     let to = world.harness.now();
     world.harness.history.borrow_mut().quiesce = (from, to);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_that_brings_its_own_adapter_runs_once() {
+        let adapters = [Adapter::Redis, Adapter::RedisSharded];
+        let plan = plan(&[Scenario::F1, Scenario::F14], &adapters);
+        let expected = [
+            (Scenario::F1, Adapter::Redis),
+            (Scenario::F14, Adapter::RedisSharded),
+            (Scenario::F1, Adapter::RedisSharded),
+        ];
+        assert_eq!(plan, expected);
+    }
+
+    #[test]
+    fn scenarios_are_chosen_by_name() {
+        let (some, is_short) = selected("f7,F13B").expect("two scenarios");
+        assert_eq!((some, is_short), (vec![Scenario::F7, Scenario::F13B], false));
+        let (all, _) = selected("all").expect("all scenarios");
+        assert_eq!(all.len(), 18);
+        assert!(selected("short").expect("the short ones").1);
+        assert!(selected("F99").is_err());
+    }
 }

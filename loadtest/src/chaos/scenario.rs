@@ -99,6 +99,11 @@ impl Scenario {
         }
     }
 
+    /// The adapter it runs with: only sharded pub/sub has slots.
+    pub fn adapter(self, adapter: Adapter) -> Adapter {
+        if self == Scenario::F14 { Adapter::RedisSharded } else { adapter }
+    }
+
     /// What it needs.
     pub fn setup(self, adapter: Adapter, sockets: u32) -> Setup {
         let layout = match self {
@@ -107,8 +112,6 @@ impl Scenario {
             Scenario::F14 => Layout::Cluster,
             _ => Layout::Single,
         };
-        // Only sharded pub/sub has slots.
-        let adapter = if self == Scenario::F14 { Adapter::RedisSharded } else { adapter };
         Setup {
             adapter,
             layout,
