@@ -28,6 +28,26 @@ const INDEX_EXPIRY: Duration = Duration::from_secs(120);
 /// How many tags are tried in a row.
 const CLAIMS_MAX: usize = 8;
 
+/// Writes the record of a node unless it is the record of another one. One step, because a node that was held up
+/// for longer than its key lives would otherwise write over who has taken the tag meanwhile.
+const KEEP: &str = r"
+    local held = redis.call('GET', KEYS[1])
+    if held then
+        local is_json, holder = pcall(cjson.decode, held)
+        if not is_json or type(holder) ~= 'table' or holder.id ~= ARGV[1] then return 0 end
+    end
+    redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+    return 1
+";
+/// Removes the record of a node, but not that of another one.
+const REMOVE: &str = r"
+    local held = redis.call('GET', KEYS[1])
+    if not held then return 0 end
+    local is_json, holder = pcall(cjson.decode, held)
+    if not is_json or type(holder) ~= 'table' or holder.id ~= ARGV[1] then return 0 end
+    return redis.call('DEL', KEYS[1])
+";
+
 /// What a live node tells about itself, under `<key>-carillon:node:<tag>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
@@ -176,18 +196,10 @@ impl Registry {
         let key = record_key(&self.key, tag.as_str());
         let record = self.identity.record(tag, n_sockets);
         let record = serde_json::to_string(&record).unwrap_or_default();
-        let set = |condition| {
-            let expiry = EXPIRY.as_millis() as u64;
-            cmd("SET").arg(&key).arg(&record).arg(condition).arg("PX").arg(expiry).to_owned()
-        };
-        let is_new = queries.run::<Option<String>>(&set("NX")).await?.is_some();
-        if !is_new {
-            let held: Option<String> = queries.run(cmd("GET").arg(&key)).await?;
-            let holder = held.and_then(|held| serde_json::from_str::<NodeRecord>(&held).ok());
-            if holder.is_none_or(|holder| holder.id != self.identity.id) {
-                return Ok(Claim::Taken);
-            }
-            queries.run::<Option<String>>(&set("XX")).await?;
+        let expiry = EXPIRY.as_millis() as u64;
+        let mut keep = script(KEEP, &key, &self.identity.id);
+        if queries.run::<i64>(keep.arg(&record).arg(expiry)).await? == 0 {
+            return Ok(Claim::Taken);
         }
         let now = now_ms();
         let index = index_key(&self.key);
@@ -199,10 +211,7 @@ impl Registry {
 
     async fn remove(&self, tag: NodeTag, queries: &Queries) -> Result<(), QueryError> {
         let key = record_key(&self.key, tag.as_str());
-        let held: Option<String> = queries.run(cmd("GET").arg(&key)).await?;
-        let holder = held.and_then(|held| serde_json::from_str::<NodeRecord>(&held).ok());
-        if holder.is_some_and(|holder| holder.id == self.identity.id) {
-            queries.run::<i64>(cmd("DEL").arg(&key)).await?;
+        if queries.run::<i64>(&script(REMOVE, &key, &self.identity.id)).await? > 0 {
             let index = index_key(&self.key);
             queries.run::<i64>(cmd("ZREM").arg(&index).arg(tag.as_str())).await?;
         }
@@ -236,6 +245,11 @@ fn index_key(key: &str) -> String {
 
 fn cmd(name: &str) -> Cmd {
     redis::cmd(name)
+}
+
+/// A script about one key on behalf of a node.
+fn script(text: &str, key: &str, id: &str) -> Cmd {
+    cmd("EVAL").arg(text).arg(1).arg(key).arg(id).to_owned()
 }
 
 fn now_ms() -> u64 {

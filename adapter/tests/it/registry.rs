@@ -1,12 +1,14 @@
 //! The list of live nodes.
 
 use crate::{
+    chaos_proxy::ChaosProxy,
     eventually,
     node::{Node, config},
     redis_server::RedisServer,
 };
 use adapter::{AdapterConfig, NodeDescription, Subscribe};
 use protocol::id::NodeTag;
+use std::time::Duration;
 
 fn listed(redis: &RedisServer) -> AdapterConfig {
     let node = NodeDescription {
@@ -138,4 +140,27 @@ async fn records_of_strangers_are_passed_over() {
     let until = "99999999999999";
     let _: i64 = redis.run(&["ZADD", "socket.io-carillon:nodes", until, "zzzz"]).await;
     assert_eq!(tags(&node).await, ["aaaa"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_ends_late_leaves_the_one_who_took_its_tag_on_the_list() {
+    let redis = RedisServer::start().await;
+    let proxy = ChaosProxy::to(redis.port()).await;
+    let settings = AdapterConfig { redis: config(&proxy.url()).redis, ..listed(&redis) };
+    let node = start(settings, "same").await;
+    are_listed(&node, &["same"]).await;
+    // It looks whose record it is, and what it makes of that comes a while later.
+    proxy.delay(Duration::from_millis(300));
+    let _: String = redis.run(&["CONFIG", "RESETSTAT"]).await;
+    let key = "socket.io-carillon:node:same";
+    let taken = async {
+        eventually("a look at the record", async || {
+            redis.run::<String>(&["INFO", "commandstats"]).await.contains("cmdstat_get:")
+        })
+        .await;
+        let _: String = redis.run(&["SET", key, r#"{"id":"another"}"#]).await;
+    };
+    tokio::join!(node.stop(), taken);
+    let left: Option<String> = redis.run(&["GET", key]).await;
+    assert_eq!(left.as_deref(), Some(r#"{"id":"another"}"#));
 }

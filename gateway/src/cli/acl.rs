@@ -4,7 +4,7 @@ use crate::config::{AdapterMode, Config, NamespacePath};
 use adapter::{Participation, Subscribe};
 
 /// Commands of every connection and of the registry of nodes.
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "+hello",
     "+auth",
     "+select",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 16] = [
     "+client|kill",
     "+cluster|slots",
     "+pubsub",
+    "+eval",
     "+set",
     "+get",
     "+del",
