@@ -314,7 +314,8 @@ impl Local for Lanes {
         let nobody = || adapter::Asked { n_asked: 0, answers: stream::empty().boxed() };
         let Some(namespace) = self.namespaces.get(namespace) else { return nobody() };
         let Some(answers) = self.questions.open(timeout) else {
-            // Whoever asks must not take the silence for everybody's answer.
+            // They get the event all the same, and whoever asks must not take the silence for everybody's answer.
+            self.publish(&namespace, selection, flags, &data);
             let n_asked = self.show(&namespace, selection).await.iter().map(Vec::len).sum();
             return adapter::Asked { n_asked, ..nobody() };
         };
