@@ -156,6 +156,10 @@ impl<L: Local> Adapter<L> {
     }
 
     /// A room has its first member on this node. Never waits.
+    ///
+    /// Calls of this and [`room_closed`](Self::room_closed) for one room must come in the order in which the room
+    /// changed, one after the other: whoever counts the members calls under the lock under which they are counted.
+    /// The last call is what counts; if two overtake each other, a room with members is not received.
     pub fn room_opened(&self, ns: &str, room: &str) {
         match &self.mode {
             AdapterMode::Memory(_) => {}
@@ -163,7 +167,8 @@ impl<L: Local> Adapter<L> {
         }
     }
 
-    /// A room has lost its last member on this node. Never waits.
+    /// A room has lost its last member on this node. Never waits. In order with
+    /// [`room_opened`](Self::room_opened).
     pub fn room_closed(&self, ns: &str, room: &str) {
         match &self.mode {
             AdapterMode::Memory(_) => {}
@@ -300,8 +305,9 @@ impl<L: Local> Adapter<L> {
         }
     }
 
-    /// The live nodes, this one included, by tag. Node servers are not among them. Nothing if Redis could
-    /// not be asked.
+    /// The live nodes by tag: those with a [`NodeDescription`](crate::NodeDescription) and a tag
+    /// ([`Local::tag`]), this one among them if it has both and is listed already. Node servers are not among
+    /// them. Nothing if Redis could not be asked.
     pub async fn nodes(&self) -> Option<Vec<NodeRecord>> {
         match &self.mode {
             AdapterMode::Memory(memory) => Some(memory.nodes()),

@@ -67,10 +67,11 @@
 //!   Joins, leaves and disconnects are applied to the own sockets first, then sent.
 //! - At most once: what may have been published is never published again, a node drops its own echo, and a
 //!   message that matches several subscriptions is taken for the one it belongs to.
-//! - In order, per publisher and namespace: everything goes out over one connection, comes in over one
-//!   connection and through one queue per namespace, and is applied one after the other, remote joins, leaves
-//!   and disconnects included. On a Redis Cluster with [`Mode::RedisSharded`] channels live on different
-//!   servers: there, order holds within a channel.
+//! - In order, per publisher and namespace: everything goes out over one connection and comes in over one
+//!   connection. What concerns sockets goes through one queue per namespace and is applied one after the other,
+//!   remote joins, leaves and disconnects included; of a question the first step is taken in order, and what
+//!   takes time runs beside. On a Redis Cluster with [`Mode::RedisSharded`] channels live on different servers:
+//!   there, order holds within a channel.
 //! - Nothing is lost silently. A message that finds its queue full, or is larger than
 //!   [`AdapterConfig::cluster_frame_max`], raises [`Local::gap`] with [`GapCause::Overflow`] for the room of
 //!   its channel, else for the namespace, before any later message is delivered. A link that was lost raises
@@ -113,7 +114,8 @@
 //! | [`Commands`](Participation::Commands) | no | yes | yes | yes |
 //! | [`Full`](Participation::Full) | yes | yes | yes | yes |
 //!
-//! Broadcasts with acknowledgement are questions: only a node that takes part in full passes them on.
+//! Broadcasts with acknowledgement are questions: with [`Commands`](Participation::Commands) they are delivered
+//! and nobody is told what clients answer, with [`Broadcasts`](Participation::Broadcasts) they are not received.
 //!
 //! # Channels
 //!
@@ -205,11 +207,12 @@
 //!
 //! # The link
 //!
-//! One task keeps two connections, one that publishes and one that receives. The link is up when both talk to
-//! a master over RESP3, every subscription is confirmed, and a probe has made the whole way. A probe goes out
-//! every [`AdapterConfig::probe_interval`]; two missed in a row or the end of either connection take
-//! both down, and attempts to connect follow after random pauses that grow from
-//! [`AdapterConfig::reconnect_delay_min`] to [`AdapterConfig::reconnect_delay_max`], forever.
+//! One task keeps two connections, one that publishes and one that receives; on a Redis Cluster with
+//! [`Mode::RedisSharded`] there is such a link to each master. A link is up when both connections talk to a master
+//! over RESP3, every subscription is confirmed, and a probe has made the whole way. A probe goes out every
+//! [`AdapterConfig::probe_interval`]; two missed in a row or the end of either connection take both down, and
+//! attempts to connect follow after random pauses that grow from [`AdapterConfig::reconnect_delay_min`] to
+//! [`AdapterConfig::reconnect_delay_max`], forever.
 //!
 //! # Who is there
 //!

@@ -8,7 +8,13 @@ use std::{borrow::Borrow, fmt, future::Future, ops::Deref, sync::Arc, time::Dura
 ///
 /// Methods that take a selection apply it as Node does: the sockets in any of the rooms (all sockets
 /// of the namespace if there is none) without those in any of the excepted rooms, each socket once.
-/// For one namespace they are called one after the other, in the order in which the messages came in.
+///
+/// For one namespace, what other nodes send is applied in the order in which it came in: `ready`, `deliver`, `join`,
+/// `leave` and `disconnect` are called one after the other, the next when the one before has resolved. `rooms`,
+/// `sockets`, `ask` and `server_event` are called in the same order and polled once before anything later is
+/// applied; what they do after that runs beside everything else, many of them at once. What takes a look at
+/// sockets should do so before it waits for the first time. What this node's own callers want of the adapter is
+/// asked at any time, in no order with what others send.
 pub trait Local: Send + Sync + 'static {
     /// Whether a socket of this node may be in the room.
     ///
