@@ -71,17 +71,18 @@ impl Bus {
         self.health.state()
     }
 
-    /// Begins to put what comes in for these topics into the inbox. Redis hears of it a little later.
+    /// Begins to put what comes in for these topics into the inbox, beside those it goes into already. Redis
+    /// hears of it a little later.
     pub(crate) fn open(&self, topics: &[Topic], inbox: &Arc<Inbox>) {
         for topic in topics {
             self.links.open(topic.clone(), inbox, None);
         }
     }
 
-    /// Stops receiving for these topics.
-    pub(crate) fn close(&self, topics: &[Topic]) {
+    /// Stops putting what comes in for these topics into the inbox.
+    pub(crate) fn close(&self, topics: &[Topic], inbox: &Arc<Inbox>) {
         for topic in topics {
-            self.links.close(topic.kind, &topic.name);
+            self.links.close(topic.kind, &topic.name, inbox);
         }
     }
 
@@ -99,10 +100,17 @@ impl Bus {
     /// How many connections subscribe to a channel itself, in the whole of Redis. Nothing if Redis does not
     /// tell in time.
     pub(crate) async fn count(&self, channel: &str) -> Option<usize> {
-        let what = if self.is_sharded { "SHARDNUMSUB" } else { "NUMSUB" };
-        let numsub = redis::cmd("PUBSUB").arg(what).arg(channel).to_owned();
-        match self.queries.run_everywhere::<(String, usize)>(&numsub).await {
-            Ok(counts) => Some(counts.iter().map(|(_, count)| count).sum()),
+        let counted = if self.is_sharded {
+            let numsub = redis::cmd("PUBSUB").arg("SHARDNUMSUB").arg(channel).to_owned();
+            let master = self.links.master_of(channel);
+            self.queries.run_at::<(String, usize)>(master, &numsub).await.map(|(_, count)| count)
+        } else {
+            let numsub = redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).to_owned();
+            let counts = self.queries.run_everywhere::<(String, usize)>(&numsub).await;
+            counts.map(|counts| counts.iter().map(|(_, count)| count).sum())
+        };
+        match counted {
+            Ok(count) => Some(count),
             Err(error) => {
                 tracing::warn!(event = "count_failed", %error, "the servers were not counted");
                 None

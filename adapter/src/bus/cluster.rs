@@ -11,10 +11,11 @@ use super::{
     publisher::{Outgoing, Redirect},
     subscriptions::Then,
     topic::{Topic, TopicKind},
-    topology::{Address, Topology, slot},
+    topology::{Address, Topology, View, slot},
 };
 use crate::LostReason;
 use futures_util::future::join_all;
+use redis::Client;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock},
@@ -53,22 +54,9 @@ struct Redirections {
 impl Redirect for Redirections {
     /// Nothing can overtake them: what waits for the same slots goes with them, and until that is done nothing
     /// else is published.
-    fn redirect(&self, to: &Address, mut frames: Vec<Outgoing>) {
+    fn redirect(&self, to: &Address, frames: Vec<Outgoing>) {
         let mut state = self.links.state.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(master) = state.masters.get(to) else {
-            // Its link is made when the slots have been looked at.
-            drop(state);
-            return self.from.publish_queue().give_up(&frames);
-        };
-        let link = Arc::clone(&master.link);
-        let slots: HashSet<u16> = frames.iter().map(|frame| slot(&frame.channel)).collect();
-        for slot in &slots {
-            state.topology.set_owner(*slot, to);
-        }
-        let then = state.settle(&[]);
-        let queue = self.from.publish_queue();
-        frames.extend(queue.take_waiting(|channel| slots.contains(&slot(channel))));
-        link.publish_queue().push_redirected(frames);
+        let then = state.redirect(&self.from, to, frames);
         drop(state);
         then.into_iter().for_each(|then| then());
     }
@@ -84,22 +72,83 @@ impl State {
         if self.masters.is_empty() {
             return &self.first;
         }
-        let master = self.topology.owner(slot(channel)).and_then(|owner| self.masters.get(owner));
+        self.home_of(slot(channel))
+    }
+
+    fn home_of(&self, slot: u16) -> &Arc<Link> {
+        let master = self.topology.owner(slot).and_then(|owner| self.masters.get(owner));
         master.map_or(&self.first, |master| &master.link)
     }
 
-    /// Moves each channel to where it belongs, and gives who is not to wait for it any more.
+    /// Moves the slots of messages that a link's master did not take to the one that it named, with everything
+    /// that belongs to them. Gives who is not to wait any more.
+    fn redirect(&mut self, from: &Arc<Link>, to: &Address, frames: Vec<Outgoing>) -> Vec<Then> {
+        let Some(master) = self.masters.get(to) else {
+            // Its link is made when the slots have been looked at.
+            from.publish_queue().give_up(&frames);
+            return Vec::new();
+        };
+        let link = Arc::clone(&master.link);
+        // Where a slot has moved meanwhile, newer messages may be on their way already.
+        let (mut frames, late): (Vec<_>, Vec<_>) =
+            frames.into_iter().partition(|frame| Arc::ptr_eq(self.home(&frame.channel), from));
+        from.publish_queue().give_up(&late);
+        let slots: HashSet<u16> = frames.iter().map(|frame| slot(&frame.channel)).collect();
+        for slot in &slots {
+            self.topology.set_owner(*slot, to);
+        }
+        let mut then = Vec::new();
+        if !slots.is_empty() && !Arc::ptr_eq(&link, from) {
+            for (topic, moved) in from.subscriptions().give_away(|slot| !slots.contains(&slot)) {
+                then.append(&mut link.subscriptions().take_over(topic, moved));
+            }
+        }
+        let waiting = from.publish_queue();
+        frames.extend(waiting.take_waiting(|channel| slots.contains(&slot(channel))));
+        link.publish_queue().push_redirected(frames);
+        then
+    }
+
+    /// Moves each channel to where it belongs, and each message that waits, before another can be published
+    /// there. Gives who is not to wait any more.
     fn settle(&self, gone: &[Master]) -> Vec<Then> {
         let mut then = Vec::new();
         for link in gone.iter().map(|master| &master.link).chain(self.links()) {
-            let is_home = |name: &str| Arc::ptr_eq(self.home(name), link);
+            let is_home = |slot| Arc::ptr_eq(self.home_of(slot), link);
             for (topic, moved) in link.subscriptions().give_away(is_home) {
                 let home = self.home(&topic.name).subscriptions();
                 then.append(&mut home.take_over(topic, moved));
             }
             link.subscriptions().retry();
+            let mut moved: Vec<(&Arc<Link>, Vec<Outgoing>)> = Vec::new();
+            for frame in link.publish_queue().take_waiting(|channel| !is_home(slot(channel))) {
+                let home = self.home(&frame.channel);
+                match moved.iter_mut().find(|(link, _)| Arc::ptr_eq(link, home)) {
+                    Some((_, frames)) => frames.push(frame),
+                    None => moved.push((home, vec![frame])),
+                }
+            }
+            for (home, frames) in moved {
+                // Nothing goes out where nobody has the slot.
+                if Arc::ptr_eq(home, &self.first) {
+                    link.publish_queue().give_up(&frames);
+                } else {
+                    home.publish_queue().push_redirected(frames);
+                }
+            }
         }
         then
+    }
+
+    /// Lets the probes of each master go where they come back: over a channel that it has.
+    fn place_probes(&self, own_channel: &str) {
+        for (address, master) in &self.masters {
+            let topology = &self.topology;
+            let is_there = topology.owner(slot(&master.link.probe_channel())) == Some(address);
+            if !is_there && let Some(channel) = topology.channel_of(address, own_channel) {
+                master.link.set_probe_channel(channel);
+            }
+        }
     }
 
     fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
@@ -132,9 +181,9 @@ impl Links {
         }
     }
 
-    pub(super) fn close(&self, kind: TopicKind, name: &str) {
+    pub(super) fn close(&self, kind: TopicKind, name: &str, inbox: &Arc<Inbox>) {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        let then = state.home(name).subscriptions().close(kind, name);
+        let then = state.home(name).subscriptions().close(kind, name, inbox);
         drop(state);
         then.into_iter().for_each(|then| then());
     }
@@ -142,6 +191,12 @@ impl Links {
     pub(super) fn publish(&self, channel: String, payload: Vec<u8>) -> Result<(), LostReason> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         state.home(&channel).publish(channel, payload)
+    }
+
+    /// The master of a Redis Cluster that has the slot of a channel, if it is known.
+    pub(super) fn master_of(&self, channel: &str) -> Option<Client> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.home(channel).server().cloned()
     }
 
     pub(super) async fn flushed(&self) {
@@ -190,6 +245,7 @@ impl Links {
         let before = self.state.read().unwrap_or_else(PoisonError::into_inner).topology.clone();
         let known = before.masters();
         let mut failure = LinkError::TopologyUnknown;
+        let mut doubtful = None;
         // The configured servers come last: the connector tries one after the other by itself.
         for step in 0..=known.len() {
             let client = if step < known.len() {
@@ -198,30 +254,37 @@ impl Links {
             } else {
                 connector.next().await?
             };
-            let first = match connector.topology(&client).await {
-                Ok(first) => first,
-                Err(error) => {
-                    failure = error;
-                    continue;
-                }
-            };
-            let mut asked = Vec::new();
-            for address in first.masters() {
-                asked.push(self.view_of(address.clone()));
+            match connector.topology(&client).await {
+                Ok(View { topology, is_ok: true }) => return self.agreed(topology, &before).await,
+                // Maybe only this one is cut off from the others.
+                Ok(View { topology, is_ok: false }) => doubtful = doubtful.or(Some(topology)),
+                Err(error) => failure = error,
             }
-            let views: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
-            let topology = first.agree(&views, &before);
-            connector.learn(&topology)?;
-            return Ok(topology);
         }
-        Err(failure)
+        match doubtful {
+            Some(topology) => self.agreed(topology, &before).await,
+            None => Err(failure),
+        }
     }
 
-    /// What a master says, if it answers.
+    /// Who has which slot, as all masters say that one of them names.
+    async fn agreed(&self, first: Topology, before: &Topology) -> Result<Topology, LinkError> {
+        let mut asked = Vec::new();
+        for address in first.masters() {
+            asked.push(self.view_of(address.clone()));
+        }
+        let views: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+        let topology = first.agree(&views, before);
+        self.shared.connector.learn(&topology)?;
+        Ok(topology)
+    }
+
+    /// What a master says, if it answers and the cluster works for it. One that is cut off from the others
+    /// claims its slots still when they have long been given to its replica.
     async fn view_of(&self, address: Address) -> Option<(Address, Topology)> {
         let client = self.shared.connector.at(&address.0, address.1).ok()?;
         let view = self.shared.connector.topology(&client).await.ok()?;
-        Some((address, view))
+        view.is_ok.then_some((address, view.topology))
     }
 
     /// Makes and ends links, and moves channels to where they belong now.
@@ -233,8 +296,10 @@ impl Links {
     ) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if state.topology == *topology && !state.masters.is_empty() {
-            // What was refused may be accepted now.
+            // What was refused may be accepted now. And a master may have named another one for the slot of
+            // its own probes, which is all that made these slots known.
             state.links().for_each(|link| link.subscriptions().retry());
+            state.place_probes(&self.own_channel);
             return;
         }
         for address in topology.masters() {
@@ -249,12 +314,7 @@ impl Links {
             .collect();
         state.topology = topology.clone();
         let then = state.settle(&gone);
-        for (address, master) in &state.masters {
-            let is_there = topology.owner(slot(&master.link.probe_channel())) == Some(address);
-            if !is_there && let Some(channel) = topology.channel_of(address, &self.own_channel) {
-                master.link.set_probe_channel(channel);
-            }
-        }
+        state.place_probes(&self.own_channel);
         drop(state);
         for master in gone {
             master.end.cancel();
@@ -291,3 +351,6 @@ impl Links {
         state.masters.insert(address.clone(), Master { link, end });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,10 @@
 //! Opens connections to Redis, and knows which server to try.
 
-use super::{error::LinkError, sentinel::Sentinels, topology::Topology};
+use super::{
+    error::LinkError,
+    sentinel::Sentinels,
+    topology::{Topology, View},
+};
 use crate::{AdapterConfig, AdapterError, RedisConfig};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, FromRedisValue,
@@ -169,16 +173,24 @@ impl Connector {
     }
 
     /// What a server of a Redis Cluster knows of all of it.
-    pub(super) async fn topology(&self, client: &Client) -> Result<Topology, LinkError> {
+    pub(super) async fn topology(&self, client: &Client) -> Result<View, LinkError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_timeout))
             .set_response_timeout(Some(self.connect_timeout));
         let asking = async {
             let connecting = client.get_multiplexed_async_connection_with_config(&config);
             let mut connection = connecting.await.map_err(LinkError::of_connect)?;
-            Topology::ask(&mut connection, client).await
+            View::ask(&mut connection, client).await
         };
         time::timeout(self.connect_timeout, asking).await.unwrap_or(Err(LinkError::Timeout))
+    }
+
+    /// The masters of a Redis Cluster, as far as they are known.
+    pub(super) fn masters(&self) -> Vec<Client> {
+        match &self.source {
+            Source::Servers { known, .. } => lock(known).masters.clone(),
+            Source::Sentinels(_) => Vec::new(),
+        }
     }
 
     /// Remembers the masters of a Redis Cluster.

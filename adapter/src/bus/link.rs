@@ -45,7 +45,7 @@ pub(super) struct Link {
     health: Arc<Health>,
     refresh: Arc<Notify>,
     /// Where probes are to go from now on.
-    next_probe: Mutex<Option<String>>,
+    next_probe: Mutex<Option<Arc<str>>>,
     is_up: AtomicBool,
     was_up: AtomicBool,
     metrics: AdapterMetrics,
@@ -129,14 +129,19 @@ impl Link {
         &self.receiver.subscriptions
     }
 
-    /// The channel of the probes.
+    /// The server it is to, if that is always the same.
+    pub(super) fn server(&self) -> Option<&Client> {
+        self.server.as_ref()
+    }
+
+    /// The channel of the probes from now on.
     pub(super) fn probe_channel(&self) -> Arc<str> {
-        self.receiver.probe.channel()
+        self.next_probe().unwrap_or_else(|| self.receiver.probe.channel())
     }
 
     /// Lets probes go over another channel.
     pub(super) fn set_probe_channel(&self, channel: String) {
-        *self.next_probe.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel);
+        *self.next_probe.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel.into());
         self.receiver.subscriptions.retry();
     }
 
@@ -182,7 +187,11 @@ impl Link {
                 never = self.publish_queue.expire() => match never {},
             };
             let failure = match connected {
-                Err(failure) => failure,
+                Err(failure) => {
+                    // It may have failed when nearly all was done.
+                    self.set_down();
+                    failure
+                }
                 Ok(connected) => {
                     let since = Instant::now();
                     self.set_up();
@@ -225,10 +234,10 @@ impl Link {
         let Opened { connection: mut publisher, .. } = self.connector.open(&client, None).await?;
         let identity = self.ghosts.identify(receiving.unsubscribed()).await?;
         subscriptions.begin(self.ghosts.may_be_there());
-        if let Some(channel) = self.take_next_probe() {
-            probe.set_channel(&channel);
-        }
-        receiving.subscribe_probe(probe.kind(), &probe.channel()).await?;
+        let channel = self.probe_channel();
+        probe.set_channel(&channel);
+        receiving.subscribe_probe(probe.kind(), &channel).await?;
+        self.moved_probe(&channel);
         self.subscribe_all(&receiving, false).await?;
         probe.send(&mut publisher).await?;
         self.health.set(self.number, Progress::Proven);
@@ -239,6 +248,7 @@ impl Link {
             }
         }
         self.ghosts.remember(identity);
+        subscriptions.link_is_near();
         self.subscribe_all(&receiving, true).await?;
         if is_cluster {
             match Topology::ask(&mut publisher, &client).await {
@@ -303,11 +313,14 @@ impl Link {
     async fn keep_subscribed(&self, receiving: &Receiving) -> Result<Infallible, LinkError> {
         let probe = &self.receiver.probe;
         loop {
-            if let Some(channel) = self.take_next_probe() {
+            if let Some(channel) = self.next_probe() {
                 receiving.subscribe_probe(probe.kind(), &channel).await?;
                 let former = probe.channel();
                 probe.set_channel(&channel);
-                receiving.unsubscribe_probe(probe.kind(), &former).await?;
+                self.moved_probe(&channel);
+                if former != channel {
+                    receiving.unsubscribe_probe(probe.kind(), &former).await?;
+                }
             }
             let changes = self.receiver.subscriptions.take_changes(true);
             if changes.is_empty() {
@@ -320,8 +333,15 @@ impl Link {
         }
     }
 
-    fn take_next_probe(&self) -> Option<String> {
-        self.next_probe.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn next_probe(&self) -> Option<Arc<str>> {
+        self.next_probe.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Probes go over this channel now. Until then it is remembered that they are to: the link may be lost
+    /// half-way, and where they were there is no way back.
+    fn moved_probe(&self, channel: &Arc<str>) {
+        let mut next = self.next_probe.lock().unwrap_or_else(PoisonError::into_inner);
+        next.take_if(|next| next == channel);
     }
 
     /// Channels of which other masters have the slot are subscribed to when it is known who.

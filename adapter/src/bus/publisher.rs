@@ -54,6 +54,13 @@ pub(super) struct Outgoing {
     n_redirections: u32,
 }
 
+#[cfg(test)]
+impl Outgoing {
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+}
+
 /// Takes messages that Redis did not, because another master has their slot: host and port of that master, and the
 /// messages in order.
 pub(super) trait Redirect {
@@ -132,6 +139,7 @@ impl PublishQueue {
         state.bytes -= taken.iter().map(|frame| frame.payload.len()).sum::<usize>();
         drop(state);
         self.metrics.depth.sub(taken.len() as i64);
+        self.tell_if_idle();
         taken
     }
 

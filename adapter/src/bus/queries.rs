@@ -3,7 +3,10 @@
 //! They have connections of their own, so that a slow answer never stands before a message, and every wait has an
 //! end. Nothing is published here: two connections know no order.
 
-use super::connector::Connector;
+use super::{
+    connector::Connector,
+    topology::{Topology, View},
+};
 use deadpool_redis::{Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts};
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError};
 use std::{
@@ -38,6 +41,12 @@ pub(crate) enum QueryError {
     /// A wait was over.
     #[error("Redis did not answer in time")]
     Timeout,
+    /// No connection, so nothing was sent.
+    #[error("connect to Redis: {0}")]
+    Unreachable(RedisError),
+    /// There was no connection in time, so nothing was sent.
+    #[error("there was no connection to Redis in time")]
+    NoConnection,
     /// The command failed.
     #[error("{0}")]
     Failed(RedisError),
@@ -51,11 +60,13 @@ pub(crate) struct Queries {
 
 #[derive(Default)]
 struct State {
-    /// Where the newest link is.
+    /// Where the newest link is, or on a Redis Cluster a master that could be reached since.
     home: Option<Client>,
     is_cluster: bool,
-    /// The masters of a Redis Cluster, and since when they are known.
-    masters: Option<(Instant, Vec<Client>)>,
+    /// The masters of a Redis Cluster.
+    masters: Vec<Client>,
+    /// Since when they are known to be these.
+    known_since: Option<Instant>,
     pools: HashMap<String, Pool>,
 }
 
@@ -69,15 +80,54 @@ impl Queries {
         let mut state = self.state();
         state.home = Some(client.clone());
         state.is_cluster = is_cluster;
-        state.masters = None;
+        state.known_since = None;
     }
 
     /// Runs a command about one key, at the server that has it.
     pub(crate) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, QueryError> {
-        let mut client = self.home()?;
-        for _ in 0..REDIRECTIONS_MAX {
+        let mut failure = QueryError::NoServer;
+        // Who has the key is not known; each master of a Redis Cluster can tell, if it can be reached.
+        for client in self.candidates()? {
+            match self.run_from(&client, command).await {
+                Err(error) if error.is_unsent() => failure = error,
+                result => {
+                    self.state().home = Some(client);
+                    return result;
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    /// Runs a command at one server, or at the only one.
+    pub(super) async fn run_at<T: FromRedisValue>(
+        &self,
+        server: Option<Client>,
+        command: &Cmd,
+    ) -> Result<T, QueryError> {
+        let server = match server {
+            Some(server) => server,
+            None => self.home()?,
+        };
+        self.ask(&server, command).await
+    }
+
+    /// Asks a server, and then those that it names. An error is one of not having sent anything only if that
+    /// is so for the first server.
+    async fn run_from<T: FromRedisValue>(
+        &self,
+        first: &Client,
+        command: &Cmd,
+    ) -> Result<T, QueryError> {
+        let mut client = first.clone();
+        for n in 0..REDIRECTIONS_MAX {
             let error = match self.ask(&client, command).await {
                 Err(QueryError::Failed(error)) => error,
+                // Another master would only name the same one again.
+                Err(QueryError::NoConnection) if n > 0 => return Err(QueryError::Timeout),
+                Err(QueryError::Unreachable(error)) if n > 0 => {
+                    return Err(QueryError::Failed(error));
+                }
                 result => return result,
             };
             let address = error.redirect_node().and_then(|(address, _)| address.rsplit_once(':'));
@@ -107,25 +157,33 @@ impl Queries {
         let answers = futures_util::future::try_join_all(answers).await;
         if answers.is_err() {
             // One that does not answer may have been replaced.
-            self.state().masters = None;
+            self.state().known_since = None;
         }
         answers
     }
 
+    /// The servers to be asked who has something, the best first.
+    fn candidates(&self) -> Result<Vec<Client>, QueryError> {
+        let home = self.home()?;
+        let others = if self.state().is_cluster { self.connector.masters() } else { Vec::new() };
+        let is_other = |client: &Client| address_of(client) != address_of(&home);
+        let others: Vec<_> = others.into_iter().filter(is_other).collect();
+        Ok([home].into_iter().chain(others).collect())
+    }
+
     /// All masters. Those of a Redis Cluster are looked up anew every few seconds.
     async fn masters(&self) -> Result<Vec<Client>, QueryError> {
-        let home = self.home()?;
+        let candidates = self.candidates()?;
         {
             let state = self.state();
-            match &state.masters {
-                _ if !state.is_cluster => return Ok(vec![home]),
-                Some((since, masters)) if since.elapsed() < MASTERS_AGE_MAX => {
-                    return Ok(masters.clone());
-                }
-                _ => {}
+            let is_fresh = |since: Instant| since.elapsed() < MASTERS_AGE_MAX;
+            if !state.is_cluster {
+                return Ok(candidates);
+            } else if state.known_since.is_some_and(is_fresh) {
+                return Ok(state.masters.clone());
             }
         }
-        let topology = self.connector.topology(&home).await.map_err(|_| QueryError::NoServer)?;
+        let (home, topology) = self.topology(candidates).await.ok_or(QueryError::NoServer)?;
         let masters = topology.masters().iter().map(|(host, port)| self.connector.at(host, *port));
         let masters: Vec<_> =
             masters.collect::<Result<_, _>>().map_err(|_| QueryError::NoServer)?;
@@ -133,8 +191,24 @@ impl Queries {
         let is_known =
             |address: &String| masters.iter().any(|master| address_of(master) == *address);
         state.pools.retain(|address, _| is_known(address));
-        state.masters = Some((Instant::now(), masters.clone()));
+        state.home = Some(home);
+        state.known_since = Some(Instant::now());
+        state.masters.clone_from(&masters);
         Ok(masters)
+    }
+
+    /// Who has which slot, as the first of the servers says for which the cluster works, or else the first that
+    /// answers; and which one that was.
+    async fn topology(&self, candidates: Vec<Client>) -> Option<(Client, Topology)> {
+        let mut doubtful = None;
+        for client in candidates {
+            match self.connector.topology(&client).await {
+                Ok(View { topology, is_ok: true }) => return Some((client, topology)),
+                Ok(View { topology, .. }) => doubtful = doubtful.or(Some((client, topology))),
+                Err(_) => {}
+            }
+        }
+        doubtful
     }
 
     async fn ask<T: FromRedisValue>(
@@ -145,8 +219,8 @@ impl Queries {
         let pool = self.pool(client)?;
         let asking = async {
             let mut connection = pool.get().await.map_err(|error| match error {
-                PoolError::Timeout(_) => QueryError::Timeout,
-                PoolError::Backend(error) => QueryError::of(error),
+                PoolError::Timeout(_) => QueryError::NoConnection,
+                PoolError::Backend(error) => QueryError::Unreachable(error),
                 _ => QueryError::NoServer,
             })?;
             command.query_async(&mut *connection).await.map_err(QueryError::of)
@@ -180,6 +254,11 @@ impl Queries {
 impl QueryError {
     fn of(error: RedisError) -> Self {
         if error.is_timeout() { QueryError::Timeout } else { QueryError::Failed(error) }
+    }
+
+    /// Whether the command did not get as far as to a server, so that another one can be asked.
+    fn is_unsent(&self) -> bool {
+        matches!(self, QueryError::Unreachable(_) | QueryError::NoConnection)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     connector::{Connector, Opened},
     error::LinkError,
-    inbox::Frame,
+    inbox::{Frame, Inbox},
     probe::Probe,
     subscriptions::{Changes, Subscriptions},
     topic::{Names, TopicKind},
@@ -121,10 +121,22 @@ impl Receiver {
             return self.probe.arrived(&frame.payload);
         }
         let topic = pattern.unwrap_or(&frame.channel);
-        let Some(inbox) = self.subscriptions.inbox(kind, topic, &frame) else {
+        let Some(inboxes) = self.subscriptions.inboxes(kind, topic, &frame) else {
             self.foreign.inc();
             return;
         };
+        // Nearly always there is one, and nothing is copied.
+        let mut left = inboxes.iter().peekable();
+        while let Some(inbox) = left.next() {
+            if left.peek().is_none() {
+                return self.deliver(inbox, frame);
+            }
+            let (channel, payload) = (frame.channel.clone(), frame.payload.clone());
+            self.deliver(inbox, Frame { channel, payload });
+        }
+    }
+
+    fn deliver(&self, inbox: &Inbox, frame: Frame) {
         if frame.payload.len() > self.frame_max {
             self.too_large.inc();
             inbox.lose(frame.channel);

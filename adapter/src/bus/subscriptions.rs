@@ -7,6 +7,7 @@
 use super::{
     inbox::{Frame, Inbox},
     topic::{ByKind, Names, Topic, TopicKind},
+    topology::slot,
 };
 use crate::wire::channel::escape_glob;
 use std::{
@@ -34,13 +35,17 @@ struct State {
     counted_queue: VecDeque<(TopicKind, Arc<str>)>,
     /// Counted channels that a connection of ours may still hold which nobody reads any more.
     ghosts: HashSet<Arc<str>>,
+    /// What is opened now is confirmed soon, or the link is lost.
+    is_near: bool,
     is_up: bool,
 }
 
 #[derive(Default)]
 struct Entry {
-    /// Where messages go; without one the topic is not wanted any more.
-    inbox: Option<Arc<Inbox>>,
+    /// Where messages go: one name may mean several things. Without any the topic is not wanted any more.
+    inboxes: Inboxes,
+    /// That of the name, so that a look at all of them need not hash each.
+    slot: u16,
     is_counted: bool,
     is_queued: bool,
     held: Held,
@@ -48,6 +53,10 @@ struct Entry {
     has_gap: bool,
     then: Vec<Then>,
 }
+
+/// Several inboxes, each once.
+#[derive(Clone, Default)]
+pub(super) struct Inboxes(Arc<[Arc<Inbox>]>);
 
 /// What Redis has confirmed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,7 +94,7 @@ impl Changes {
 }
 
 impl Subscriptions {
-    /// Begins to put what comes in for a topic into the inbox. `then` is called when Redis has confirmed it, or
+    /// Begins to put what comes in for a topic into the inbox, beside those it goes into already. `then` is called when Redis has confirmed it, or
     /// when the link is lost. If it has already, or if there is no link, the caller gets it back, to call it at
     /// once.
     #[must_use = "what is returned is to be called"]
@@ -96,11 +105,11 @@ impl Subscriptions {
         then: Option<Then>,
     ) -> Option<Then> {
         let mut state = self.state();
-        let is_up = state.is_up;
+        let is_near = state.is_near;
         let (kind, name) = (topic.kind, Arc::from(topic.name));
         let entry = state.entry(kind, &name, topic.is_counted);
-        entry.inbox = Some(Arc::clone(inbox));
-        let is_soon = is_up && !matches!(entry.held, Held::Yes | Held::ByPattern);
+        entry.inboxes.add(inbox);
+        let is_soon = is_near && !matches!(entry.held, Held::Yes | Held::ByPattern);
         let now = match then {
             Some(then) if is_soon => {
                 entry.then.push(then);
@@ -114,17 +123,17 @@ impl Subscriptions {
         now
     }
 
-    /// The same for a topic that was received elsewhere until now: its inbox is told that something may be
+    /// The same for a topic that was received elsewhere until now: its inboxes are told that something may be
     /// missing when it is received here.
     #[must_use = "what is returned is to be called"]
     pub(super) fn take_over(&self, topic: Topic, moved: Moved) -> Vec<Then> {
         let mut state = self.state();
-        let is_up = state.is_up;
+        let is_near = state.is_near;
         let (kind, name) = (topic.kind, Arc::from(topic.name));
         let entry = state.entry(kind, &name, topic.is_counted);
-        entry.inbox = Some(moved.inbox);
+        moved.inboxes.iter().for_each(|inbox| entry.inboxes.add(inbox));
         entry.has_gap |= moved.has_gap;
-        let now = if is_up {
+        let now = if is_near {
             entry.then.extend(moved.then);
             Vec::new()
         } else {
@@ -136,21 +145,23 @@ impl Subscriptions {
         now
     }
 
-    /// Gives away all topics that are not at home here any more.
-    pub(super) fn give_away(&self, is_home: impl Fn(&str) -> bool) -> Vec<(Topic, Moved)> {
+    /// Gives away all topics of slots that are not at home here any more.
+    pub(super) fn give_away(&self, is_home: impl Fn(u16) -> bool) -> Vec<(Topic, Moved)> {
         let mut state = self.state();
         let mut moved = Vec::new();
         for kind in TopicKind::ALL {
             let mut names = Vec::new();
             for (name, entry) in state.entries.of_mut(kind) {
-                if let Some(inbox) = entry.inbox.take_if(|_| !is_home(name)) {
-                    let is_counted = entry.is_counted;
-                    let topic = Topic { kind, name: name.to_string(), is_counted };
-                    let has_gap = entry.has_gap || entry.held != Held::No;
-                    let then = std::mem::take(&mut entry.then);
-                    moved.push((topic, Moved { inbox, has_gap, then }));
-                    names.push(Arc::clone(name));
+                if entry.inboxes.is_empty() || is_home(entry.slot) {
+                    continue;
                 }
+                let inboxes = std::mem::take(&mut entry.inboxes);
+                let is_counted = entry.is_counted;
+                let topic = Topic { kind, name: name.to_string(), is_counted };
+                let has_gap = entry.has_gap || entry.held != Held::No;
+                let then = std::mem::take(&mut entry.then);
+                moved.push((topic, Moved { inboxes, has_gap, then }));
+                names.push(Arc::clone(name));
             }
             names.iter().for_each(|name| state.queue(kind, name));
         }
@@ -159,12 +170,15 @@ impl Subscriptions {
         moved
     }
 
-    /// Stops receiving a topic. Gives who waited for it.
+    /// Stops putting what comes in for a topic into the inbox. Gives who waited for it, if it was the last one.
     #[must_use = "what is returned is to be called"]
-    pub(super) fn close(&self, kind: TopicKind, name: &str) -> Vec<Then> {
+    pub(super) fn close(&self, kind: TopicKind, name: &str, inbox: &Arc<Inbox>) -> Vec<Then> {
         let mut state = self.state();
         let Some(entry) = state.entries.of_mut(kind).get_mut(name) else { return Vec::new() };
-        entry.inbox = None;
+        entry.inboxes.remove(inbox);
+        if !entry.inboxes.is_empty() {
+            return Vec::new();
+        }
         let then = std::mem::take(&mut entry.then);
         state.queue(kind, name);
         drop(state);
@@ -214,7 +228,7 @@ impl Subscriptions {
                     ghosts.insert(Arc::clone(name));
                 }
                 entry.held = Held::No;
-                entry.is_queued = entry.inbox.is_some();
+                entry.is_queued = !entry.inboxes.is_empty();
                 if entry.is_queued {
                     let queue = if entry.is_counted { &mut *counted_queue } else { &mut *queue };
                     queue.push_back((kind, Arc::clone(name)));
@@ -266,16 +280,15 @@ impl Subscriptions {
         let Some(entry) = state.entries.of_mut(kind).get_mut(name) else { return false };
         let was_asked = entry.held == Held::Leaving;
         entry.held = Held::No;
-        if entry.inbox.is_none() && !entry.is_queued {
+        if entry.inboxes.is_empty() && !entry.is_queued {
             state.entries.of_mut(kind).remove(name);
-        } else if !was_asked {
-            entry.has_gap = true;
+        } else {
+            // Also if it was asked for: the topic may have been opened again since.
+            entry.has_gap |= !was_asked;
             state.queue(kind, name);
         }
         drop(state);
-        if !was_asked {
-            self.changed.notify_one();
-        }
+        self.changed.notify_one();
         !was_asked
     }
 
@@ -311,7 +324,7 @@ impl Subscriptions {
         for kind in TopicKind::ALL {
             let entries = state.entries.of(kind).iter();
             let missing =
-                entries.filter(|(_, entry)| entry.inbox.is_some() && entry.held == Held::No);
+                entries.filter(|(_, entry)| !entry.inboxes.is_empty() && entry.held == Held::No);
             let missing: Vec<_> = missing.map(|(name, _)| Arc::clone(name)).collect();
             missing.iter().for_each(|name| state.queue(kind, name));
         }
@@ -319,14 +332,22 @@ impl Subscriptions {
         self.changed.notify_one();
     }
 
-    /// The link is up: from now on, who follows a topic waits for Redis.
+    /// The link is nearly up: from now on, who follows a topic waits for Redis. Called before the last look at
+    /// what is wanted, so that whoever does not wait is in it.
+    pub(super) fn link_is_near(&self) {
+        self.state().is_near = true;
+    }
+
+    /// The link is up: from now on, gaps are told as they end.
     pub(super) fn link_is_up(&self) {
-        self.state().is_up = true;
+        let mut state = self.state();
+        (state.is_near, state.is_up) = (true, true);
     }
 
     /// The link is lost: nobody may wait for it.
     pub(super) fn link_is_down(&self) {
         let mut state = self.state();
+        state.is_near = false;
         let was_up = std::mem::replace(&mut state.is_up, false);
         let mut then = Vec::new();
         for kind in TopicKind::ALL {
@@ -346,12 +367,16 @@ impl Subscriptions {
         let mut told = HashSet::new();
         for kind in TopicKind::ALL {
             for entry in state.entries.of_mut(kind).values_mut() {
-                if let Some(inbox) = &entry.inbox
-                    && entry.held != Held::No
-                    && std::mem::take(&mut entry.has_gap)
-                    && told.insert(Arc::as_ptr(inbox))
+                if entry.inboxes.is_empty()
+                    || entry.held == Held::No
+                    || !std::mem::take(&mut entry.has_gap)
                 {
-                    inbox.lose_link();
+                    continue;
+                }
+                for inbox in entry.inboxes.iter() {
+                    if told.insert(Arc::as_ptr(inbox)) {
+                        inbox.lose_link();
+                    }
                 }
             }
         }
@@ -359,17 +384,23 @@ impl Subscriptions {
 
     /// Where a message goes. For a pattern it is the pattern that decides and not the channel: a message that
     /// matches several patterns comes once for each.
-    pub(super) fn inbox(&self, kind: TopicKind, topic: &[u8], frame: &Frame) -> Option<Arc<Inbox>> {
+    pub(super) fn inboxes(&self, kind: TopicKind, topic: &[u8], frame: &Frame) -> Option<Inboxes> {
         let topic = str::from_utf8(topic).ok()?;
         let state = self.state();
-        if let Some(entry) = state.entries.of(kind).get(topic) {
-            return entry.inbox.clone();
-        }
-        let channel = str::from_utf8(&frame.channel).ok()?;
-        let entry = state.entries.of(TopicKind::Channel).get(channel)?;
-        // Once the channel itself is confirmed, the same message comes for it too.
-        let stands_in = kind == TopicKind::Pattern && entry.held == Held::ByPattern;
-        if stands_in && escape_glob(channel) == topic { entry.inbox.clone() } else { None }
+        let entry = match state.entries.of(kind).get(topic) {
+            Some(entry) => entry,
+            None => {
+                let channel = str::from_utf8(&frame.channel).ok()?;
+                let entry = state.entries.of(TopicKind::Channel).get(channel)?;
+                // Once the channel itself is confirmed, the same message comes for it too.
+                let stands_in = kind == TopicKind::Pattern && entry.held == Held::ByPattern;
+                if !stands_in || escape_glob(channel) != topic {
+                    return None;
+                }
+                entry
+            }
+        };
+        (!entry.inboxes.is_empty()).then(|| entry.inboxes.clone())
     }
 
     /// No code that holds the lock can panic half-way through a change.
@@ -380,19 +411,36 @@ impl Subscriptions {
 
 /// A topic on its way from one link to another.
 pub(super) struct Moved {
-    inbox: Arc<Inbox>,
+    inboxes: Inboxes,
     has_gap: bool,
     then: Vec<Then>,
+}
+
+impl Inboxes {
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Inbox>> {
+        self.0.iter()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn add(&mut self, inbox: &Arc<Inbox>) {
+        if !self.iter().any(|known| Arc::ptr_eq(known, inbox)) {
+            self.0 = self.iter().chain([inbox]).cloned().collect();
+        }
+    }
+
+    fn remove(&mut self, inbox: &Arc<Inbox>) {
+        self.0 = self.iter().filter(|known| !Arc::ptr_eq(known, inbox)).cloned().collect();
+    }
 }
 
 impl Entry {
     /// Messages come from now on. While the link is being made, gaps are told when it is up.
     fn received(&mut self, is_up: bool) -> Vec<Then> {
-        if let Some(inbox) = &self.inbox
-            && is_up
-            && std::mem::take(&mut self.has_gap)
-        {
-            inbox.lose_link();
+        if !self.inboxes.is_empty() && is_up && std::mem::take(&mut self.has_gap) {
+            self.inboxes.iter().for_each(|inbox| inbox.lose_link());
         }
         std::mem::take(&mut self.then)
     }
@@ -400,8 +448,13 @@ impl Entry {
 
 impl State {
     fn entry(&mut self, kind: TopicKind, name: &Arc<str>, is_counted: bool) -> &mut Entry {
-        let entry = self.entries.of_mut(kind).entry(Arc::clone(name)).or_default();
-        entry.is_counted = is_counted;
+        let entry = self
+            .entries
+            .of_mut(kind)
+            .entry(Arc::clone(name))
+            .or_insert_with(|| Entry { slot: slot(name), ..Entry::default() });
+        // It is enough that one of the meanings of the name is counted.
+        entry.is_counted |= is_counted;
         entry
     }
 
@@ -419,14 +472,16 @@ impl State {
     fn compare(&mut self, kind: TopicKind, name: Arc<str>, changes: &mut Changes) -> Vec<Then> {
         let Some(entry) = self.entries.of_mut(kind).get_mut(&name) else { return Vec::new() };
         entry.is_queued = false;
-        let is_wanted = entry.inbox.is_some();
+        let is_wanted = !entry.inboxes.is_empty();
         let is_haunted = kind == TopicKind::Channel && self.ghosts.contains(&name);
         match (is_wanted, entry.held) {
             (true, Held::No) if is_haunted => changes.stand_in.push(name),
             (true, Held::No) if entry.is_counted => changes.count.of_mut(kind).push(name),
             (true, Held::No) => changes.subscribe.of_mut(kind).push(name),
             (true, Held::ByPattern) if !is_haunted => changes.count_again.push(name),
-            (true, _) => return std::mem::take(&mut entry.then),
+            (true, Held::Yes | Held::ByPattern) => return std::mem::take(&mut entry.then),
+            // Who waits for it goes on waiting: it is queued again when it has ended.
+            (true, Held::Leaving) => {}
             (false, Held::Yes) => {
                 entry.held = Held::Leaving;
                 changes.unsubscribe.of_mut(kind).push(name);

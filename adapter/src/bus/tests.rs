@@ -122,6 +122,10 @@ impl Peer {
         }
     }
 
+    fn close(&self, topics: &[Topic]) {
+        self.bus.close(topics, &self.inbox);
+    }
+
     /// Comes when Redis has confirmed the topic.
     fn followed(&self, topic: &Topic) -> impl Future<Output = ()> + use<> {
         let (done, is_done) = tokio::sync::oneshot::channel();

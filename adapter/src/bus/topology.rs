@@ -19,6 +19,31 @@ pub(super) struct Topology {
     masters: Vec<Address>,
 }
 
+/// What one server says.
+pub(super) struct View {
+    pub(super) topology: Topology,
+    /// Whether the cluster works, as far as this server can tell.
+    pub(super) is_ok: bool,
+}
+
+impl View {
+    /// Asks a server.
+    pub(super) async fn ask(
+        connection: &mut MultiplexedConnection,
+        client: &Client,
+    ) -> Result<Self, LinkError> {
+        let info = redis::cmd("CLUSTER").arg("INFO").to_owned();
+        let info: Result<String, _> = info.query_async(connection).await;
+        let is_ok = match info {
+            Ok(info) => !info.lines().any(|line| line == "cluster_state:fail"),
+            // Who may not ask has to believe.
+            Err(error) if LinkError::is_permission(&error) => true,
+            Err(error) => return Err(LinkError::of_command("CLUSTER INFO", error)),
+        };
+        Ok(Self { topology: Topology::ask(connection, client).await?, is_ok })
+    }
+}
+
 /// The slot of a channel: that of the part in braces, if there is any.
 pub(super) fn slot(channel: &str) -> u16 {
     let tag = channel.split_once('{').and_then(|(_, rest)| rest.split_once('}'));

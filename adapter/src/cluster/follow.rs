@@ -105,7 +105,7 @@ impl Followed {
     }
 
     /// Lets go of the channels that nobody has come back to.
-    pub(super) fn sweep(&self, bus: &Bus) {
+    pub(super) fn sweep(&self, bus: &Bus, inbox: &Arc<Inbox>) {
         let now = Instant::now();
         let mut state = self.state();
         loop {
@@ -121,18 +121,18 @@ impl Followed {
                 let until = room.until;
                 state.leave(&name, until);
             } else if let Some(room) = state.rooms.remove(&name) {
-                bus.close(&[room.topic]);
+                bus.close(&[room.topic], inbox);
                 self.gauge.dec();
             }
         }
     }
 
     /// Lets go of all of them.
-    pub(super) fn close(&self, bus: &Bus) {
+    pub(super) fn close(&self, bus: &Bus, inbox: &Arc<Inbox>) {
         let mut state = self.state();
         let closed = mem::replace(&mut *state, State { is_closed: true, ..State::default() });
         let topics: Vec<_> = closed.rooms.into_values().map(|room| room.topic).collect();
-        bus.close(&topics);
+        bus.close(&topics, inbox);
         self.gauge.sub(topics.len() as i64);
     }
 

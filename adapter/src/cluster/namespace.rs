@@ -101,14 +101,18 @@ impl Namespace {
         }
     }
 
+    fn close_topic(&self, bus: &Bus, topic: &Topic) {
+        bus.close(slice::from_ref(topic), self.inbox_of(topic));
+    }
+
     /// Stops receiving.
     pub(super) fn close(&self, bus: &Bus) {
         // Not counted any more before anything else.
-        self.topics.iter().rev().for_each(|topic| bus.close(slice::from_ref(topic)));
+        self.topics.iter().rev().for_each(|topic| self.close_topic(bus, topic));
         if let Some(by_need) = &self.by_need {
             let tag_topic = by_need.tag_topic();
-            bus.close(tag_topic.as_slice());
-            by_need.followed.close(bus);
+            bus.close(tag_topic.as_slice(), &self.messages.inbox);
+            by_need.followed.close(bus, &self.messages.inbox);
         }
         self.messages.inbox.close();
         self.answers.inbox.close();
@@ -117,7 +121,7 @@ impl Namespace {
     /// Lets nobody count this node any more.
     pub(super) fn uncount(&self, bus: &Bus) {
         let counted = self.topics.iter().filter(|topic| topic.is_counted);
-        counted.for_each(|topic| bus.close(slice::from_ref(topic)));
+        counted.for_each(|topic| self.close_topic(bus, topic));
     }
 
     /// Waits until everything is received: before that answers could be missed, and who is counted is not yet.
@@ -146,10 +150,17 @@ impl Namespace {
 
     pub(super) fn room_opened(&self, bus: &Bus, room: &str, tag: Option<NodeTag>) {
         if let Some(by_need) = &self.by_need
-            && let Some(topic) = by_need.topics.topic(&self.channels, room, tag)
+            && let Some(topic) = self.room_topic(by_need, room, tag)
         {
             by_need.followed.room_opened(bus, &self.messages.inbox, room, topic);
         }
+    }
+
+    /// The topic of a room, unless what comes there is received anyway: a room may be named like a server.
+    fn room_topic(&self, by_need: &ByNeed, room: &str, tag: Option<NodeTag>) -> Option<Topic> {
+        let topic = by_need.topics.topic(&self.channels, room, tag)?;
+        let is_known = |known: &Topic| known.kind == topic.kind && known.name == topic.name;
+        (!self.topics.iter().any(is_known)).then_some(topic)
     }
 
     pub(super) fn room_closed(&self, room: &str) {
@@ -166,7 +177,7 @@ impl Namespace {
         then: Box<dyn FnOnce() + Send>,
     ) {
         if let Some(by_need) = &self.by_need
-            && let Some(topic) = by_need.topics.topic(&self.channels, room, tag)
+            && let Some(topic) = self.room_topic(by_need, room, tag)
         {
             by_need.followed.when_followed(bus, &self.messages.inbox, room, topic, then);
         } else {
@@ -182,14 +193,14 @@ impl Namespace {
         let mut tag_topic = by_need.tag_topic();
         if *tag_topic != new {
             bus.open(new.as_slice(), &self.messages.inbox);
-            bus.close(tag_topic.as_slice());
+            bus.close(tag_topic.as_slice(), &self.messages.inbox);
             *tag_topic = new;
         }
     }
 
     pub(super) fn sweep(&self, bus: &Bus) {
         if let Some(by_need) = &self.by_need {
-            by_need.followed.sweep(bus);
+            by_need.followed.sweep(bus, &self.messages.inbox);
         }
     }
 }

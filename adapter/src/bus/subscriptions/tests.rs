@@ -44,18 +44,22 @@ fn what_others_count_is_sent_apart_from_the_rest() {
 
 #[test]
 fn only_what_differs_from_what_is_held_is_sent() {
-    let subscriptions = opened(&[Topic::channel("a".into()), Topic::channel("b".into())]);
+    let subscriptions = Subscriptions::default();
+    let inbox = inbox();
+    for name in ["a", "b"] {
+        assert!(subscriptions.open(Topic::channel(name.into()), &inbox, None).is_none());
+    }
     drop(subscriptions.take_changes(true));
     subscriptions.held(TopicKind::Channel, "a");
     // Opened again, and closed before Redis heard of it.
-    assert!(subscriptions.open(Topic::channel("a".into()), &inbox(), None).is_none());
-    let _ = subscriptions.close(TopicKind::Channel, "b");
+    assert!(subscriptions.open(Topic::channel("a".into()), &inbox, None).is_none());
+    assert!(subscriptions.close(TopicKind::Channel, "b", &inbox).is_empty());
     assert!(subscriptions.take_changes(true).is_empty());
     // Closed and opened again while the command that ends it is under way.
-    let _ = subscriptions.close(TopicKind::Channel, "a");
+    assert!(subscriptions.close(TopicKind::Channel, "a", &inbox).is_empty());
     let changes = subscriptions.take_changes(true);
     assert_eq!(names(changes.unsubscribe.of(TopicKind::Channel)), ["a"]);
-    assert!(subscriptions.open(Topic::channel("a".into()), &inbox(), None).is_none());
+    assert!(subscriptions.open(Topic::channel("a".into()), &inbox, None).is_none());
     assert!(!subscriptions.ended(TopicKind::Channel, "a"), "it was asked for");
     let changes = subscriptions.take_changes(true);
     assert_eq!(names(changes.subscribe.of(TopicKind::Channel)), ["a"]);
@@ -72,15 +76,16 @@ fn a_message_comes_by_the_pattern_only_until_the_channel_is_confirmed() {
     subscriptions.begin(true);
     assert_eq!(names(&subscriptions.take_changes(true).stand_in), ["c*"]);
     subscriptions.held_by_pattern("c*");
-    let by_pattern =
-        |channel: &str| subscriptions.inbox(TopicKind::Pattern, br"c\*", &frame(channel)).is_some();
+    let by_pattern = |channel: &str| {
+        subscriptions.inboxes(TopicKind::Pattern, br"c\*", &frame(channel)).is_some()
+    };
     assert!(by_pattern("c*") && !by_pattern("cx"));
     subscriptions.ghost_gone("c*");
     assert_eq!(names(&subscriptions.take_changes(true).count_again), ["c*"]);
     assert!(by_pattern("c*"));
     subscriptions.held(TopicKind::Channel, "c*");
     assert!(!by_pattern("c*"), "it would come twice");
-    assert!(subscriptions.inbox(TopicKind::Channel, b"c*", &frame("c*")).is_some());
+    assert!(subscriptions.inboxes(TopicKind::Channel, b"c*", &frame("c*")).is_some());
 }
 
 #[test]
@@ -115,16 +120,102 @@ async fn what_moves_tells_of_its_gap_when_it_is_received_again() {
         old.held(TopicKind::Shard, name);
     }
     new.link_is_up();
-    for (topic, moved) in old.give_away(|name| name == "stays") {
+    for (topic, moved) in old.give_away(|known| known == slot("stays")) {
         assert_eq!(topic, shard("moves"));
         assert!(new.take_over(topic, moved).is_empty());
     }
-    assert!(old.inbox(TopicKind::Shard, b"moves", &frame("moves")).is_none());
-    assert!(old.inbox(TopicKind::Shard, b"stays", &frame("stays")).is_some());
+    assert!(old.inboxes(TopicKind::Shard, b"moves", &frame("moves")).is_none());
+    assert!(old.inboxes(TopicKind::Shard, b"stays", &frame("stays")).is_some());
     assert_eq!(names(new.take_changes(true).subscribe.of(TopicKind::Shard)), ["moves"]);
     let mut next = Box::pin(inbox.next());
     let is_told = futures_util::poll!(next.as_mut());
     assert!(is_told.is_pending(), "not before it is confirmed");
     new.held(TopicKind::Shard, "moves");
     assert!(matches!(next.await, Some(super::super::Item::Losses(losses)) if losses.link));
+}
+
+/// Counts how often it is called.
+fn then(n_called: &Arc<AtomicUsize>) -> Option<Then> {
+    let n_called = Arc::clone(n_called);
+    Some(Box::new(move || _ = n_called.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// The base channel of the namespace `/#x` is also that of the room `x` in `/`.
+#[test]
+fn one_name_may_mean_several_things() {
+    let subscriptions = Subscriptions::default();
+    let (room, base) = (inbox(), inbox());
+    let topic = Topic::shard("socket.io#/#x#".into());
+    let listening = || -> Vec<Arc<Inbox>> {
+        let inboxes =
+            subscriptions.inboxes(TopicKind::Shard, topic.name.as_bytes(), &frame(&topic.name));
+        inboxes.iter().flat_map(Inboxes::iter).cloned().collect()
+    };
+    let are = |expected: &[&Arc<Inbox>]| {
+        let listening = listening();
+        listening.len() == expected.len()
+            && expected.iter().zip(&listening).all(|(one, other)| Arc::ptr_eq(one, other))
+    };
+    assert!(subscriptions.open(topic.clone(), &room, None).is_none());
+    assert!(subscriptions.open(topic.clone().counted(), &base, None).is_none());
+    assert!(subscriptions.open(topic.clone(), &room, None).is_none());
+    assert!(are(&[&room, &base]), "each once");
+    subscriptions.take_changes(true);
+    subscriptions.held(TopicKind::Shard, &topic.name);
+    assert!(subscriptions.close(TopicKind::Shard, &topic.name, &room).is_empty());
+    assert!(are(&[&base]));
+    assert!(subscriptions.take_changes(true).is_empty(), "the other one still needs it");
+    assert!(subscriptions.close(TopicKind::Shard, &topic.name, &base).is_empty());
+    let changes = subscriptions.take_changes(true);
+    assert_eq!(names(changes.unsubscribe.of(TopicKind::Shard)), [&*topic.name]);
+    assert!(are(&[]));
+}
+
+#[test]
+fn who_opens_what_is_being_left_waits_until_it_is_received_again() {
+    let subscriptions = Subscriptions::default();
+    let inbox = inbox();
+    let topic = Topic::shard("a".into());
+    subscriptions.link_is_up();
+    assert!(subscriptions.open(topic.clone(), &inbox, None).is_none());
+    subscriptions.take_changes(true);
+    subscriptions.held(TopicKind::Shard, "a");
+    assert!(subscriptions.close(TopicKind::Shard, "a", &inbox).is_empty());
+    assert!(!subscriptions.take_changes(true).unsubscribe.is_empty());
+    let n_called = Arc::new(AtomicUsize::new(0));
+    assert!(subscriptions.open(topic, &inbox, then(&n_called)).is_none());
+    // The answer to the command that ends it was taken for another one, so it comes only now.
+    assert!(subscriptions.take_changes(true).is_empty());
+    assert_eq!(n_called.load(Ordering::Relaxed), 0, "it is not received");
+    assert!(!subscriptions.ended(TopicKind::Shard, "a"));
+    assert_eq!(names(subscriptions.take_changes(true).subscribe.of(TopicKind::Shard)), ["a"]);
+    subscriptions.held(TopicKind::Shard, "a");
+    assert_eq!(n_called.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn who_opens_while_the_link_is_nearly_up_waits() {
+    let subscriptions = Subscriptions::default();
+    let inbox = inbox();
+    let n_called = Arc::new(AtomicUsize::new(0));
+    let topic = |name: &str| Topic::channel(name.into());
+    subscriptions.begin(false);
+    assert!(subscriptions.open(topic("early"), &inbox, then(&n_called)).is_some());
+    subscriptions.link_is_near();
+    assert_eq!(names(subscriptions.take_changes(true).subscribe.of(TopicKind::Channel)), ["early"]);
+    // Redis is told of this one when the link is up.
+    assert!(subscriptions.open(topic("late"), &inbox, then(&n_called)).is_none());
+    subscriptions.link_is_up();
+    subscriptions.tell_gaps();
+    assert_eq!(n_called.load(Ordering::Relaxed), 0);
+    drop(subscriptions.take_changes(true));
+    subscriptions.held(TopicKind::Channel, "late");
+    assert_eq!(n_called.load(Ordering::Relaxed), 1);
+    // Nor does it wait for a link that is lost before it is up; and what was not received before has no gap.
+    subscriptions.link_is_down();
+    subscriptions.begin(false);
+    subscriptions.link_is_near();
+    assert!(subscriptions.open(topic("lost"), &inbox, then(&n_called)).is_none());
+    subscriptions.link_is_down();
+    assert_eq!(n_called.load(Ordering::Relaxed), 2);
 }

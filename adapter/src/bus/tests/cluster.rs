@@ -259,3 +259,57 @@ async fn a_lost_master_does_not_silence_the_others_and_its_replica_takes_over() 
     assert_eq!(n_there, 1);
     assert_eq!(b.times(&lost, "lost"), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_lost_master_does_not_end_all_questions() {
+    let mut cluster = Cluster::start().await;
+    for server in &cluster.masters {
+        let _: String = server.run(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]).await;
+    }
+    let peer = Peer::start(Mode::RedisSharded, &cluster.url()).await;
+    let (lost, kept) = (channel_at(0), channel_at(1));
+    peer.open(&[Topic::shard(lost.clone()), Topic::shard(kept.clone())]).await;
+    assert_eq!(peer.bus.count(&lost).await, Some(1));
+    // The newest link was that to the one that is lost.
+    let home = redis::Client::open(cluster.url()).expect("a valid address");
+    peer.bus.queries().set_server(&home, true);
+    cluster.masters[0].stop();
+    peer.link_is(LinkState::Down).await;
+    assert_eq!(peer.bus.count(&kept).await, Some(1));
+    assert_eq!(peer.bus.count(&lost).await, None);
+    let set = redis::cmd("SET").arg(&kept).arg("x").to_owned();
+    peer.bus.queries().run::<()>(&set).await.expect("its owner is there");
+    let set = redis::cmd("SET").arg(&lost).arg("x").to_owned();
+    peer.bus.queries().run::<()>(&set).await.expect_err("its owner is not");
+}
+
+/// It still answers, and claims its slots for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_is_cut_off_from_the_others_does_not_keep_its_slots() {
+    let cluster = Cluster::start().await;
+    let peer = Peer::start(Mode::RedisSharded, &cluster.url()).await;
+    let name = channel_at(0);
+    peer.open(&[Topic::shard(name.clone())]).await;
+    let mut ids = Vec::new();
+    for server in &cluster.masters {
+        ids.push(server.run::<String>(&["CLUSTER", "MYID"]).await);
+    }
+    for (server, forgotten) in [(0, 1), (0, 2), (1, 0), (2, 0)] {
+        let forget = ["CLUSTER", "FORGET", &ids[forgotten]];
+        let _: String = cluster.masters[server].run(&forget).await;
+    }
+    // The others go on without it.
+    let _: String = cluster.masters[1].run(&["CLUSTER", "ADDSLOTSRANGE", "0", "5460"]).await;
+    eventually("the end of the old one", async || {
+        info(&cluster.masters[0], "cluster_state").await == "fail"
+    })
+    .await;
+    eventually("a subscription at the new one", async || {
+        let numsub = ["PUBSUB", "SHARDNUMSUB", &name];
+        cluster.masters[1].run::<(String, usize)>(&numsub).await.1 == 1
+    })
+    .await;
+    peer.up().await;
+    peer.publish(&name, "after").expect("there is a link");
+    peer.hears(&name, "after").await;
+}

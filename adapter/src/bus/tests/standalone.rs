@@ -20,8 +20,8 @@ async fn each_kind_of_topic_gets_what_is_its_own() {
     assert_eq!(classic.heard(), [message("a", "1"), message("bc", "2")]);
     assert_eq!(sharded.heard(), [message("a", "3")]);
 
-    classic.bus.close(&[Topic::channel("a".into())]);
-    sharded.bus.close(&[Topic::shard("a".into())]);
+    classic.close(&[Topic::channel("a".into())]);
+    sharded.close(&[Topic::shard("a".into())]);
     let count = async |what: &str| redis.run::<(String, usize)>(&["PUBSUB", what, "a"]).await.1;
     eventually("the end of both", async || count("NUMSUB").await + count("SHARDNUMSUB").await == 0)
         .await;
@@ -47,7 +47,7 @@ async fn who_follows_waits_for_redis_but_not_for_a_link() {
         soon("at once when it is confirmed", peer.followed(&topic("1"))).await;
         // Closed and opened again without a pause.
         for _ in 0..50 {
-            peer.bus.close(&[topic("1")]);
+            peer.close(&[topic("1")]);
             soon("a confirmation", peer.followed(&topic("1"))).await;
             let (_, count): (String, usize) = redis.run(&["PUBSUB", what, "1"]).await;
             assert_eq!(count, 1);
@@ -87,7 +87,7 @@ async fn changes_cost_what_they_are_and_not_what_there_is() {
     let before = calls(&redis).await["subscribe"];
     assert!(before < 1_000, "{before} commands for 30,000 channels");
     // Five thousand join and five thousand leave.
-    peer.bus.close(&topics(0..5_000));
+    peer.close(&topics(0..5_000));
     peer.open(&topics(30_000..35_000)).await;
     let n_channels = async || {
         let info: redis::InfoDict = redis.run(&["INFO", "stats"]).await;
