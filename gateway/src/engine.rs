@@ -79,6 +79,10 @@ pub trait Inbound: Send + Sync {
         replies: &mut Vec<u8>,
     ) -> Result<(), CloseReason>;
 
+    /// A server is about to close the session for [`CloseReason::ServerDisconnect`]: what is pushed now
+    /// still reaches the client. Called from any thread.
+    fn parting(&self, _session: &Arc<Session>) {}
+
     /// The session is over. Called exactly once, from any thread.
     fn closed(&self, session: &Arc<Session>, reason: CloseReason);
 

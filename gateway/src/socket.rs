@@ -125,6 +125,20 @@ impl Inbound for Client {
         }
     }
 
+    /// Its other namespaces are disconnected by the server too: a client that only saw the connection end
+    /// would come back to them by itself.
+    fn parting(&self, session: &Arc<Session>) {
+        let state = self.state();
+        let sockets: SmallVec<[_; 1]> =
+            state.sockets.iter().filter(|socket| !socket.is_gone()).cloned().collect();
+        drop(state);
+        let codec = self.gateway.hub.lanes().codec();
+        for socket in sockets {
+            session.push(&codec.disconnect(socket.namespace().name()));
+        }
+        session.flush();
+    }
+
     fn closed(&self, _session: &Arc<Session>, _reason: CloseReason) {
         let mut state = self.state();
         state.closed = true;

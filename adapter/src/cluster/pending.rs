@@ -217,14 +217,19 @@ impl Entry {
 /// An empty answer fits everything but a question to clients: it says that a server has answered, not how many
 /// clients it asked.
 fn fits(question: Question, body: &ResponseBody) -> bool {
-    matches!(
-        (question, body),
-        (Question::Sockets, ResponseBody::Sockets(_) | ResponseBody::Empty)
-            | (Question::SocketIds, ResponseBody::SocketIds(_) | ResponseBody::Empty)
-            | (Question::Rooms, ResponseBody::Rooms(_) | ResponseBody::Empty)
-            | (Question::ServerEvent, ResponseBody::ServerEvent(_) | ResponseBody::Empty)
-            | (Question::Ask, ResponseBody::ClientCount(_) | ResponseBody::Ack(_))
-    )
+    match (question, body) {
+        // An empty list of ids looks like one of descriptions.
+        (Question::SocketIds, ResponseBody::Sockets(sockets)) => sockets.is_empty(),
+        (Question::Ask, body) => {
+            matches!(body, ResponseBody::ClientCount(_) | ResponseBody::Ack(_))
+        }
+        (Question::Sockets, ResponseBody::Sockets(_))
+        | (Question::SocketIds, ResponseBody::SocketIds(_))
+        | (Question::Rooms, ResponseBody::Rooms(_))
+        | (Question::ServerEvent, ResponseBody::ServerEvent(_))
+        | (_, ResponseBody::Empty) => true,
+        _ => false,
+    }
 }
 
 impl Ticket<'_> {
@@ -340,6 +345,14 @@ mod tests {
         let ticket = pending.ticket("/", Question::Sockets).expect("room");
         pending.answer("/", response(ticket.id(), None, ResponseBody::Sockets(vec![])), 1);
         ticket.changed().await;
+        assert_eq!(ticket.news().n_servers, 1);
+    }
+
+    #[tokio::test]
+    async fn no_ids_are_an_answer_to_who_asks_for_ids() {
+        let (pending, _) = pending(10, 100);
+        let ticket = pending.ticket("/", Question::SocketIds).expect("room");
+        pending.answer("/", response(ticket.id(), None, ResponseBody::Sockets(vec![])), 1);
         assert_eq!(ticket.news().n_servers, 1);
     }
 }

@@ -469,6 +469,9 @@ impl Session {
     /// Ends the session. The first call wins; the application hears of it once, before this returns
     /// or, when another thread is in the middle of it, soon after.
     pub fn close(self: &Arc<Self>, reason: CloseReason) {
+        if reason == CloseReason::ServerDisconnect {
+            self.inbound().parting(self);
+        }
         let mut inner = self.lock();
         if inner.phase != Phase::Open {
             return;
