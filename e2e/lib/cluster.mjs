@@ -73,14 +73,15 @@ export function countedChannel(mode, nsp) {
 }
 
 /** How many servers Redis counts in a namespace. */
-export async function countServers(redis, mode, nsp) {
-  const command = mode.sharded ? 'SHARDNUMSUB' : 'NUMSUB';
-  const [, count] = await redis.command('PUBSUB', command, countedChannel(mode, nsp));
-  return count;
+export function countServers(redis, mode, nsp) {
+  return redis.count(mode.sharded ? 'SHARDNUMSUB' : 'NUMSUB', countedChannel(mode, nsp));
 }
 
 export class Cluster {
-  /** Starts a Node.js server `n`, a socketioxide application `o`, two Carillon nodes `c` and `d`, and an emitter `e`. */
+  /**
+   * Starts a Node.js server `n`, a socketioxide application `o`, two Carillon nodes `c` and `d`, and an
+   * emitter `e` where there is one for the mode.
+   */
   static async start({ redis, mode: name }) {
     // A connection of Node's Redis client has more listeners than Node believes reasonable.
     EventEmitter.defaultMaxListeners = 100;
@@ -90,12 +91,19 @@ export class Cluster {
       ? { n: NodeMember, c: NodeMember, d: NodeMember, o: NodeMember }
       : { n: NodeMember, c: ConsoleMember, d: ConsoleMember, o: OxideMember };
     Object.assign(cluster, { redis, mode });
-    const start = ([name, Kind]) => Kind.start({ name, redis, mode });
-    cluster.servers = await Promise.all(Object.entries(kinds).map(start));
-    for (const server of cluster.servers) {
-      cluster[server.name] = server;
+    cluster.servers = [];
+    try {
+      for (const [name, Kind] of Object.entries(kinds)) {
+        cluster[name] = await Kind.start({ name, redis, mode });
+        cluster.servers.push(cluster[name]);
+      }
+      if (!mode.sharded) {
+        cluster.e = await EmitterMember.start({ name: 'e', redis, mode });
+      }
+    } catch (error) {
+      await cluster.stop();
+      throw error;
     }
-    cluster.e = await EmitterMember.start({ name: 'e', redis, mode });
     return cluster;
   }
 
@@ -115,6 +123,6 @@ export class Cluster {
 
   async stop() {
     await this.e?.stop();
-    await Promise.all((this.servers ?? []).map((server) => server.stop()));
+    await Promise.all(this.servers.map((server) => server.stop()));
   }
 }

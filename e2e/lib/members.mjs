@@ -70,6 +70,11 @@ async function connections(redis) {
   );
 }
 
+/** All addresses of a Redis, or of a Redis Cluster. */
+function urlsOf(redis) {
+  return redis.masters ? redis.masters.map(({ url }) => url).join(',') : redis.url;
+}
+
 /** A Node.js server with the official adapter, in this process. */
 export class NodeMember {
   static async start({ name, redis, mode, onSpecificChannel, requestsTimeout = 5_000 }) {
@@ -179,7 +184,7 @@ export class OperationError extends Error {
 }
 
 /** A server in a process of its own, which takes operations as lines on stdin. */
-class ProcessMember {
+export class ProcessMember {
   constructor(name) {
     this.name = name;
     this.serverEvents = [];
@@ -304,6 +309,8 @@ class ProcessMember {
   }
 
   async stop() {
+    // With its standard input, what drives it has ended.
+    this.child.process.stdin.end();
     await this.child.stop();
     if (/panicked/.test(this.child.stdout + this.child.stderr)) {
       throw new Error(`${this.name} panicked: ${this.child.describe()}`);
@@ -326,8 +333,7 @@ export class ConsoleMember extends ProcessMember {
     };
     writeFileSync(config, `${tomlOf(settings)}\n${clusterRules(name)}`);
     const listen = ['--listen', '127.0.0.1:0', '--internal-listen', '127.0.0.1:0'];
-    const urls = redis.masters ? redis.masters.map(({ url }) => url).join(',') : redis.url;
-    const env = { PATH: process.env.PATH, NO_COLOR: '1', CARILLON_REDIS: urls };
+    const env = { PATH: process.env.PATH, NO_COLOR: '1', CARILLON_REDIS: urlsOf(redis) };
     await member.run(CONSOLE, ['--config', config, ...listen], { env, cwd: directory });
     return member;
   }
@@ -337,7 +343,7 @@ export class ConsoleMember extends ProcessMember {
 export class OxideMember extends ProcessMember {
   static async start({ name, redis, mode }) {
     const member = new OxideMember(name);
-    const args = ['--redis', redis.url, '--prefix', mode.prefix];
+    const args = ['--name', name, '--redis', urlsOf(redis), '--prefix', mode.prefix];
     args.push('--adapter', mode.sharded ? 'redis-sharded' : 'redis');
     if (mode.sharded) {
       args.push('--sharded-mode', mode.sharded);

@@ -62,7 +62,8 @@ function emits(selection, message, flags = {}) {
   return {
     run: (origin, company) => {
       const target = company.target({ ...selection, flags });
-      return company.receivedFrom(origin, () => origin.emit(target, message));
+      const expected = emitted(company, selection, message);
+      return company.receivedFrom(origin, () => origin.emit(target, message), expected);
     },
     model: (company) => emitted(company, selection, message),
   };
@@ -75,10 +76,11 @@ function emitsVolatile(selection) {
       const target = company.target({ ...selection, flags: { volatile: true } });
       const got = new Set();
       await company.settled(company.selected(selection).sort(), async () => {
-        const act = () => origin.emit(target, ['msg', 'volatile']);
-        const received = await company.receivedFrom(origin, act);
+        const message = ['msg', 'volatile'];
+        const received = await company.receivedFrom(origin, () => origin.emit(target, message));
         for (const [name, messages] of Object.entries(received)) {
-          assert.equal(messages.length, 1, `${name} receives it once`);
+          // Without order one of the round before may come in this one.
+          assert.ok(messages.length === 1 || !company.isOrdered, `${name} receives it once`);
           got.add(name);
         }
         return [...got].sort();
@@ -166,7 +168,7 @@ function disconnects(close) {
       const all = Object.values(guests);
       await Promise.all(all.map(({ client }) => client.connected()));
       await until('the guests are in both namespaces', () => all.every(({ side }) => side.connected));
-      await Promise.all(all.map(({ client }) => client.join(company.rooms.green)));
+      await company.letIn(all.map(({ client }) => client), 'green');
       const expected = Object.fromEntries(Object.keys(guests).map((name) => [name, ends]));
       await origin.disconnectSockets(company.target({ rooms: ['green'] }), close);
       const seen = await company.settled(expected, () =>

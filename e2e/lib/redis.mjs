@@ -5,9 +5,11 @@ import { Child, freePort, temporaryDirectory } from './process.mjs';
 import { until } from './until.mjs';
 
 export class Redis {
-  static async start() {
+  static async start({ isClusterNode = false } = {}) {
     const redis = new Redis();
     redis.port = await freePort();
+    // By default the port of the cluster bus is another one 10,000 higher, which need not be free.
+    redis.busPort = isClusterNode ? await freePort() : undefined;
     redis.directory = temporaryDirectory('redis');
     await redis.restart();
     return redis;
@@ -21,7 +23,9 @@ export class Redis {
   async restart() {
     const options = ['--save', '', '--appendonly', 'no', '--dir', this.directory, '--daemonize', 'no'];
     const listen = ['--port', String(this.port), '--bind', '127.0.0.1'];
-    this.child = new Child('redis-server', 'redis-server', [...listen, ...options]);
+    const cluster = this.busPort && ['--cluster-enabled', 'yes', '--cluster-port', String(this.busPort)];
+    const args = [...listen, ...options, ...(cluster ?? [])];
+    this.child = new Child('redis-server', 'redis-server', args);
     await this.child.until('answers PING', () => this.answers());
   }
 
@@ -43,6 +47,12 @@ export class Redis {
     } finally {
       client.destroy();
     }
+  }
+
+  /** How many connections are subscribed to a channel; `command` is NUMSUB or SHARDNUMSUB. */
+  async count(command, channel) {
+    const [, count] = await this.command('PUBSUB', command, channel);
+    return count;
   }
 
   /** A connected node-redis client; the caller closes it. */
