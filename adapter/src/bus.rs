@@ -79,11 +79,17 @@ impl Bus {
         }
     }
 
-    /// Stops putting what comes in for these topics into the inbox.
-    pub(crate) fn close(&self, topics: &[Topic], inbox: &Arc<Inbox>) {
-        for topic in topics {
-            self.links.close(topic.kind, &topic.name, inbox);
-        }
+    /// Stops putting what comes in for these topics into the inbox. Gives who waited for them, to be called when
+    /// the caller holds no lock: whoever is called may ask for anything again.
+    #[must_use = "what is returned is to be called"]
+    pub(crate) fn close(&self, topics: &[Topic], inbox: &Arc<Inbox>) -> Vec<Then> {
+        let close = |topic: &Topic| self.links.close(topic.kind, &topic.name, inbox);
+        topics.iter().flat_map(close).collect()
+    }
+
+    /// Whether Redis has confirmed all of these topics, and has ended none of them since.
+    pub(crate) fn is_held(&self, topics: &[Topic]) -> bool {
+        topics.iter().all(|topic| self.links.is_held(topic))
     }
 
     /// As [`open`](Self::open), and calls `then` when Redis has confirmed it: at once if it has already or if

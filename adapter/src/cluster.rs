@@ -97,18 +97,20 @@ impl<L: Local> Cluster<L> {
             return;
         }
         let namespace = Namespace::new(name, &self.dialect, &self.config, &self.metrics);
-        namespace.open(&self.bus, self.local.tag());
+        let then = namespace.open(&self.bus, self.local.tag());
         namespaces.insert(name.to_owned(), Arc::new(namespace));
         drop(namespaces);
+        then.into_iter().for_each(|then| then());
         self.opened.notify_one();
     }
 
     pub(crate) fn close_namespace(&self, name: &str) {
         let mut namespaces = self.namespaces();
-        if let Some(namespace) = namespaces.remove(name) {
-            // Under the lock, so that a namespace that is opened again at once keeps its own topics.
-            namespace.close(&self.bus);
-        }
+        let Some(namespace) = namespaces.remove(name) else { return };
+        // Under the lock, so that a namespace that is opened again at once keeps its own topics.
+        let then = namespace.close(&self.bus);
+        drop(namespaces);
+        then.into_iter().for_each(|then| then());
     }
 
     pub(crate) fn broadcast(
@@ -262,7 +264,10 @@ impl<L: Local> Cluster<L> {
             );
             // Nobody is to wait for this node: it is not counted any more, and what is owed is given while there is
             // a link.
-            self.namespaces().values().for_each(|namespace| namespace.uncount(&self.bus));
+            let namespaces: Vec<_> = self.namespaces().values().cloned().collect();
+            for namespace in namespaces {
+                namespace.uncount(&self.bus).into_iter().for_each(|then| then());
+            }
             self.stop.cancel();
             self.answering.close();
             self.answering.wait().await;
@@ -277,7 +282,12 @@ impl<L: Local> Cluster<L> {
         let retagged = || {
             let tag = self.local.tag();
             let namespaces = self.namespaces();
-            namespaces.values().for_each(|namespace| namespace.retag(&self.bus, tag));
+            // Under the lock, so that none is closed meanwhile.
+            let retagged =
+                namespaces.values().flat_map(|namespace| namespace.retag(&self.bus, tag));
+            let then: Vec<_> = retagged.collect();
+            drop(namespaces);
+            then.into_iter().for_each(|then| then());
         };
         let link = self.link().subscribe();
         registry.keep(&*self.local, self.bus.queries(), link, retagged, shutdown).await;

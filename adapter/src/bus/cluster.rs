@@ -181,11 +181,16 @@ impl Links {
         }
     }
 
-    pub(super) fn close(&self, kind: TopicKind, name: &str, inbox: &Arc<Inbox>) {
+    #[must_use = "what is returned is to be called"]
+    pub(super) fn close(&self, kind: TopicKind, name: &str, inbox: &Arc<Inbox>) -> Vec<Then> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        let then = state.home(name).subscriptions().close(kind, name, inbox);
-        drop(state);
-        then.into_iter().for_each(|then| then());
+        state.home(name).subscriptions().close(kind, name, inbox)
+    }
+
+    /// Whether a topic is received.
+    pub(super) fn is_held(&self, topic: &Topic) -> bool {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.home(&topic.name).subscriptions().is_held(topic.kind, &topic.name)
     }
 
     pub(super) fn publish(&self, channel: String, payload: Vec<u8>) -> Result<(), LostReason> {

@@ -308,6 +308,13 @@ impl Subscriptions {
         names.iter().filter(|name| !is_held(name)).cloned().collect()
     }
 
+    /// Whether a topic is received.
+    pub(super) fn is_held(&self, kind: TopicKind, name: &str) -> bool {
+        let state = self.state();
+        let entry = state.entries.of(kind).get(name);
+        entry.is_some_and(|entry| matches!(entry.held, Held::Yes | Held::ByPattern))
+    }
+
     /// Another server has the channel, or soon will. Nobody waits for that.
     pub(super) fn misplaced(&self, kind: TopicKind, name: &str) {
         let mut state = self.state();

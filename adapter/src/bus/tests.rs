@@ -123,7 +123,7 @@ impl Peer {
     }
 
     fn close(&self, topics: &[Topic]) {
-        self.bus.close(topics, &self.inbox);
+        self.bus.close(topics, &self.inbox).into_iter().for_each(|then| then());
     }
 
     /// Comes when Redis has confirmed the topic.

@@ -2,7 +2,7 @@
 
 use crate::{
     RoomName,
-    bus::{Bus, Inbox, Topic},
+    bus::{Bus, Inbox, Then, Topic},
 };
 use prometheus::IntGauge;
 use std::{
@@ -107,6 +107,7 @@ impl Followed {
     /// Lets go of the channels that nobody has come back to.
     pub(super) fn sweep(&self, bus: &Bus, inbox: &Arc<Inbox>) {
         let now = Instant::now();
+        let mut then = Vec::new();
         let mut state = self.state();
         loop {
             let is_crowded = state.leaving.len() > LINGERING_MAX;
@@ -121,19 +122,22 @@ impl Followed {
                 let until = room.until;
                 state.leave(&name, until);
             } else if let Some(room) = state.rooms.remove(&name) {
-                bus.close(&[room.topic], inbox);
+                then.append(&mut bus.close(&[room.topic], inbox));
                 self.gauge.dec();
             }
         }
+        drop(state);
+        then.into_iter().for_each(|then| then());
     }
 
-    /// Lets go of all of them.
-    pub(super) fn close(&self, bus: &Bus, inbox: &Arc<Inbox>) {
+    /// Lets go of all of them. Gives who waited for one.
+    #[must_use = "what is returned is to be called"]
+    pub(super) fn close(&self, bus: &Bus, inbox: &Arc<Inbox>) -> Vec<Then> {
         let mut state = self.state();
         let closed = mem::replace(&mut *state, State { is_closed: true, ..State::default() });
         let topics: Vec<_> = closed.rooms.into_values().map(|room| room.topic).collect();
-        bus.close(&topics, inbox);
         self.gauge.sub(topics.len() as i64);
+        bus.close(&topics, inbox)
     }
 
     /// No code that holds the lock can panic half-way through a change.

@@ -6,15 +6,21 @@ use super::{
 };
 use crate::{
     AdapterConfig, AdapterMetrics, RoomName, Selection,
-    bus::{Bus, Inbox, Topic},
+    bus::{Bus, Inbox, Then, Topic},
     wire::channel::{Addressed, Channels},
 };
 use protocol::id::NodeTag;
 use std::{
     slice,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    time::Duration,
 };
-use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+/// How long a question waits at most until its answers can come. Slots that have moved are found sooner.
+const RECEIVED_MAX: Duration = Duration::from_secs(1);
+/// The time between two looks.
+const RECEIVED_PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) struct Namespace {
     pub(super) name: String,
@@ -25,8 +31,6 @@ pub(super) struct Namespace {
     pub(super) answers: Feed,
     /// What is always received. The last is received after all others.
     topics: Vec<Topic>,
-    /// Whether all of it is.
-    is_received: Arc<watch::Sender<bool>>,
     /// Where the channels of rooms are received by need.
     by_need: Option<ByNeed>,
 }
@@ -74,24 +78,16 @@ impl Namespace {
             channels,
             messages: Feed::new(config, metrics),
             answers: Feed::new(config, metrics),
-            is_received: Arc::new(watch::Sender::new(false)),
             by_need,
         }
     }
 
-    /// Begins to receive.
-    pub(super) fn open(&self, bus: &Bus, tag: Option<NodeTag>) {
-        self.retag(bus, tag);
-        if let Some((last, before)) = self.topics.split_last() {
-            for topic in before {
-                bus.open(slice::from_ref(topic), self.inbox_of(topic));
-            }
-            let is_received = Arc::clone(&self.is_received);
-            let then = move || {
-                is_received.send_replace(true);
-            };
-            bus.follow(last.clone(), self.inbox_of(last), Box::new(then));
-        }
+    /// Begins to receive. Gives who is to be called without a lock.
+    #[must_use = "what is returned is to be called"]
+    pub(super) fn open(&self, bus: &Bus, tag: Option<NodeTag>) -> Vec<Then> {
+        let then = self.retag(bus, tag);
+        self.topics.iter().for_each(|topic| bus.open(slice::from_ref(topic), self.inbox_of(topic)));
+        then
     }
 
     fn inbox_of(&self, topic: &Topic) -> &Arc<Inbox> {
@@ -101,34 +97,50 @@ impl Namespace {
         }
     }
 
-    fn close_topic(&self, bus: &Bus, topic: &Topic) {
-        bus.close(slice::from_ref(topic), self.inbox_of(topic));
+    fn close_topic(&self, bus: &Bus, topic: &Topic) -> Vec<Then> {
+        bus.close(slice::from_ref(topic), self.inbox_of(topic))
     }
 
-    /// Stops receiving.
-    pub(super) fn close(&self, bus: &Bus) {
+    /// Stops receiving. Gives who is to be called without a lock.
+    #[must_use = "what is returned is to be called"]
+    pub(super) fn close(&self, bus: &Bus) -> Vec<Then> {
         // Not counted any more before anything else.
-        self.topics.iter().rev().for_each(|topic| self.close_topic(bus, topic));
+        let closed = self.topics.iter().rev().flat_map(|topic| self.close_topic(bus, topic));
+        let mut then: Vec<Then> = closed.collect();
         if let Some(by_need) = &self.by_need {
             let tag_topic = by_need.tag_topic();
-            bus.close(tag_topic.as_slice(), &self.messages.inbox);
-            by_need.followed.close(bus, &self.messages.inbox);
+            then.append(&mut bus.close(tag_topic.as_slice(), &self.messages.inbox));
+            then.append(&mut by_need.followed.close(bus, &self.messages.inbox));
         }
         self.messages.inbox.close();
         self.answers.inbox.close();
+        then
     }
 
-    /// Lets nobody count this node any more.
-    pub(super) fn uncount(&self, bus: &Bus) {
+    /// Lets nobody count this node any more. Gives who is to be called without a lock.
+    #[must_use = "what is returned is to be called"]
+    pub(super) fn uncount(&self, bus: &Bus) -> Vec<Then> {
         let counted = self.topics.iter().filter(|topic| topic.is_counted);
-        counted.for_each(|topic| self.close_topic(bus, topic));
+        counted.flat_map(|topic| self.close_topic(bus, topic)).collect()
     }
 
-    /// Waits until everything is received: before that answers could be missed, and who is counted is not yet.
-    pub(super) async fn received(&self) {
-        let mut is_received = self.is_received.subscribe();
-        // The sender lives as long as the namespace.
-        let _ = is_received.wait_for(|is_received| *is_received).await;
+    /// Waits until everything is received that is received always, within reason, and says whether it is. Before
+    /// that, answers are missed. It is asked anew each time: slots of a Redis Cluster move at any time, and their
+    /// channels are not received until they are found again.
+    pub(super) async fn received(&self, bus: &Bus) -> bool {
+        let received = async {
+            // Nearly always it is. No word comes from channels that move between masters, so this looks again.
+            while !bus.is_held(&self.topics) {
+                sleep(RECEIVED_PAUSE).await;
+            }
+        };
+        timeout(RECEIVED_MAX, received).await.is_ok()
+    }
+
+    /// Whether this node is among the servers that are counted, as far as it knows.
+    pub(super) fn is_counted(&self, bus: &Bus) -> bool {
+        let mut counted = self.topics.iter().filter(|topic| topic.is_counted);
+        counted.any(|topic| bus.is_held(slice::from_ref(topic)))
     }
 
     /// On which channel a broadcast goes out that nobody acknowledges.
@@ -187,15 +199,20 @@ impl Namespace {
 
     /// The ids of this node's sockets begin with this from now on. It can only change before the first socket
     /// comes, so no room is followed yet.
-    pub(super) fn retag(&self, bus: &Bus, tag: Option<NodeTag>) {
-        let Some(by_need) = &self.by_need else { return };
+    ///
+    /// Gives who is to be called without a lock.
+    #[must_use = "what is returned is to be called"]
+    pub(super) fn retag(&self, bus: &Bus, tag: Option<NodeTag>) -> Vec<Then> {
+        let Some(by_need) = &self.by_need else { return Vec::new() };
         let new = by_need.topics.tag_topic(&self.channels, tag);
         let mut tag_topic = by_need.tag_topic();
-        if *tag_topic != new {
-            bus.open(new.as_slice(), &self.messages.inbox);
-            bus.close(tag_topic.as_slice(), &self.messages.inbox);
-            *tag_topic = new;
+        if *tag_topic == new {
+            return Vec::new();
         }
+        bus.open(new.as_slice(), &self.messages.inbox);
+        let then = bus.close(tag_topic.as_slice(), &self.messages.inbox);
+        *tag_topic = new;
+        then
     }
 
     pub(super) fn sweep(&self, bus: &Bus) {

@@ -140,10 +140,13 @@ impl<L: Local> Cluster<L> {
     }
 
     /// How many other servers answer, as Node counts them. It is the number of connections that subscribe to one
-    /// channel; ours is among them if this node takes part in full.
+    /// channel. Ours is taken off only if it was among them all the while: one too many is waited for in vain, with
+    /// one too few what is missing would be taken for the whole.
     async fn count_others(&self, ns: &str) -> Option<usize> {
+        let is_counted = || self.namespace(ns).is_some_and(|known| known.is_counted(&self.bus));
+        let was_counted = is_counted();
         let count = self.bus.count(self.dialect.channels(ns).request()).await?;
-        Some(count.saturating_sub(usize::from(self.is_full())))
+        Some(count.saturating_sub(usize::from(was_counted && is_counted())))
     }
 
     /// Asks all other servers and waits until all have answered, or for as long as they may take.
@@ -174,7 +177,9 @@ impl<L: Local> Cluster<L> {
         self.check_link()?;
         // Where nobody listens, no answer comes.
         let namespace = self.namespace(ns).ok_or(RequestCause::Invalid)?;
-        namespace.received().await;
+        if !namespace.received(&self.bus).await {
+            return Err(RequestCause::LinkDown);
+        }
         gathered.expected = self.count_others(ns).await;
         if gathered.expected == Some(0) {
             return Ok(());
@@ -236,8 +241,16 @@ impl<L: Local> Cluster<L> {
             }
         };
         if let Some(namespace) = self.namespace(ns) {
-            // While the link is down nothing holds this up.
-            let _ = timeout_at(deadline, namespace.received()).await;
+            // The event goes out in any case, and while the link is down nothing holds it up.
+            let mut link = self.link().subscribe();
+            let received = async {
+                tokio::select! {
+                    biased;
+                    () = link_lost(&mut link) => {}
+                    _ = namespace.received(&self.bus) => {}
+                }
+            };
+            let _ = timeout_at(deadline, received).await;
         }
         let body = RequestBody::Ask {
             selection: selection.clone(),

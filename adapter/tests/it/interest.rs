@@ -349,3 +349,23 @@ async fn rooms_that_are_left_at_once_do_not_add_up() {
     eventually("only so many", async || followed() == LINGERING_MAX).await;
     join(&node, "s", "lasting").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_room_may_ask_for_anything_when_its_namespace_is_closed() {
+    let redis = RedisServer::start().await;
+    let node = tagged(interest(&redis), "aaaa").await;
+    // Nothing is confirmed any more.
+    redis.freeze();
+    let (sender, called) = oneshot::channel();
+    let adapter = node.adapter.clone();
+    node.adapter.when_followed("/", "room", move || {
+        adapter.open_namespace("/");
+        adapter.room_opened("/", "other");
+        send(sender);
+    });
+    // On a thread of its own, which nobody waits for should it hang.
+    let adapter = node.adapter.clone();
+    std::thread::spawn(move || adapter.close_namespace("/"));
+    soon("the call", called).await.expect("called");
+    redis.thaw();
+}

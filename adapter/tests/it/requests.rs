@@ -269,3 +269,32 @@ async fn a_lone_node_is_everybody() {
         assert_eq!(node.adapter.server_count("/").await, Some(1), "{mode}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_cannot_hear_answers_takes_no_part_for_the_whole() {
+    let redis = RedisServer::start().await;
+    let others = [Node::start(&redis.url()).await, Node::start(&redis.url()).await];
+    for other in &others {
+        other.adapter.open_namespace("/late");
+    }
+    eventually("two servers", async || others[0].adapter.server_count("/late").await == Some(2))
+        .await;
+    // It may not subscribe to what is asked in the namespace, so it is not counted there either.
+    let user = ["ACL", "SETUSER", "carillon", "on", ">hunter2", "+@all", "resetchannels"];
+    let _: String = redis.run(&user).await;
+    let granted = ["-carillon#", "#/#*", "-request#/#", "-response#*", "#/late#*"];
+    for channel in granted {
+        let grant = format!("&socket.io{channel}");
+        let _: String = redis.run(&["ACL", "SETUSER", "carillon", &grant]).await;
+    }
+    let url = format!("redis://carillon:hunter2@127.0.0.1:{}", redis.port());
+    let node = Node::start(&url).await;
+    node.adapter.open_namespace("/late");
+    eventually("all three", async || node.adapter.server_count("/late").await == Some(3)).await;
+    let error = node.adapter.fetch_sockets("/late", &Selection::default()).await;
+    let error = error.expect_err("nobody hears it");
+    assert_eq!((error.cause, error.expected), (RequestCause::LinkDown, None));
+    // Where it hears everything nothing has changed.
+    assert_eq!(node.adapter.server_count("/").await, Some(3));
+    assert!(node.adapter.fetch_sockets("/", &Selection::default()).await.is_ok());
+}
