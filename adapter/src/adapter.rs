@@ -132,6 +132,15 @@ impl<L: Local> Adapter<L> {
         }
     }
 
+    /// Whether it receives for a namespace.
+    #[cfg(all(test, feature = "socketioxide"))]
+    pub(crate) fn is_open(&self, ns: &str) -> bool {
+        match &self.mode {
+            AdapterMode::Memory(_) => false,
+            AdapterMode::Cluster(cluster) => cluster.is_open(ns),
+        }
+    }
+
     /// Sends an event to the other nodes. Local delivery is done by the caller before this call. Never
     /// waits.
     pub fn broadcast(

@@ -113,6 +113,11 @@ impl<L: Local> Cluster<L> {
         then.into_iter().for_each(|then| then());
     }
 
+    #[cfg(all(test, feature = "socketioxide"))]
+    pub(crate) fn is_open(&self, name: &str) -> bool {
+        self.namespaces().contains_key(name)
+    }
+
     pub(crate) fn broadcast(
         &self,
         ns: &str,

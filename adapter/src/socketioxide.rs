@@ -81,6 +81,8 @@ mod follow;
 mod local;
 mod namespace;
 mod server_event;
+#[cfg(test)]
+mod stub;
 mod value;
 
 pub use self::{
@@ -92,11 +94,15 @@ pub use self::{
 };
 pub use socketioxide_core::Sid;
 
+use self::follow::Told;
 use crate::{Adapter, AdapterConfig, AdapterError, AdapterMetrics, Follow, metrics};
 use metrics::prometheus::{self, Registry};
 use protocol::socket::EventData;
 use socketioxide_core::adapter::SocketEmitter;
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex},
+};
 use tokio_util::sync::CancellationToken;
 
 crate::metrics! {
@@ -137,11 +143,17 @@ impl ClusterMetrics {
 pub struct Cluster<E> {
     local: Arc<OxideLocal<E>>,
     adapter: Adapter<OxideLocal<E>>,
+    /// What the adapter was told by this cluster.
+    told: Arc<Mutex<Told>>,
 }
 
 impl<E> Clone for Cluster<E> {
     fn clone(&self) -> Self {
-        Self { local: Arc::clone(&self.local), adapter: self.adapter.clone() }
+        Self {
+            local: Arc::clone(&self.local),
+            adapter: self.adapter.clone(),
+            told: Arc::clone(&self.told),
+        }
     }
 }
 
@@ -150,7 +162,7 @@ impl<E: SocketEmitter> Cluster<E> {
     pub fn new(config: AdapterConfig, metrics: ClusterMetrics) -> Result<Self, AdapterError> {
         let local = Arc::new(OxideLocal::new(metrics.oxide));
         let adapter = Adapter::new(Arc::clone(&local), config, metrics.adapter)?;
-        Ok(Self { local, adapter })
+        Ok(Self { local, adapter, told: Arc::default() })
     }
 
     /// Works until the shutdown. To be called once, beside the server; what is published after its end is lost.
@@ -172,7 +184,13 @@ impl<E: SocketEmitter> Cluster<E> {
     /// Sets what is called with events that other servers send to all servers of a namespace
     /// (`serverSideEmit`), and what they are answered. Without an answer, and without a handler, they get `null`.
     ///
-    /// A namespace handles one message after the other, so a handler that takes long delays what comes behind.
+    /// A handler is called in the order of what its namespace receives, and everything behind it waits until it
+    /// gives way (awaits what is not ready); so it must not block. The rest of it runs as a task beside others: it
+    /// may see what was sent after its event, and be overtaken by the handlers of later events. At the shutdown it
+    /// is dropped where it stands.
+    ///
+    /// At most 1,024 of them, and of answers to other questions, are under way at a time. What comes beyond that is
+    /// refused and counted. Who waits for the answer then gets `null`, and also if it takes longer than ten minutes.
     pub fn on_server_event<F, A>(&self, handler: F)
     where
         F: Fn(ServerEvent) -> A + Send + Sync + 'static,

@@ -35,7 +35,7 @@ use std::{
 /// Nothing has to be called on it.
 pub struct ClusterAdapter<E: SocketEmitter> {
     cluster: Cluster<E>,
-    namespace: Arc<Namespace<E>>,
+    pub(super) namespace: Arc<Namespace<E>>,
 }
 
 impl<E: SocketEmitter> ClusterAdapter<E> {
@@ -58,9 +58,7 @@ impl<E: SocketEmitter> ClusterAdapter<E> {
     }
 
     fn leave_cluster(&self) {
-        if self.cluster.local.close(&self.namespace) {
-            self.cluster.adapter.close_namespace(self.path());
-        }
+        self.cluster.close(&self.namespace);
     }
 
     /// Waits until what is sent to rooms comes here, as far as that depends on who is in them.
@@ -115,8 +113,7 @@ impl<E: SocketEmitter> CoreAdapter<E> for ClusterAdapter<E> {
 
     fn init(self: Arc<Self>, on_success: impl FnOnce() + Send + 'static) {
         // The subscription follows on its own. Clients need not wait for it: what they emit is delivered here.
-        self.cluster.local.open(&self.namespace);
-        self.cluster.adapter.open_namespace(self.path());
+        self.cluster.open(&self.namespace);
         on_success();
     }
 
@@ -141,8 +138,15 @@ impl<E: SocketEmitter> CoreAdapter<E> for ClusterAdapter<E> {
             Target::Local => None,
         };
         let flags = flags(&options);
-        self.namespace.admit(&options);
         // Those who are here first: whatever becomes of the others, they have it.
+        for sibling in self.cluster.local.namespaces(self.path()).iter() {
+            if !Arc::ptr_eq(sibling, &self.namespace) {
+                sibling.admit(&options);
+                let delivered = sibling.core.broadcast(packet.clone(), options.clone());
+                self.cluster.local.count_undelivered(delivered);
+            }
+        }
+        self.namespace.admit(&options);
         let delivered = self.namespace.core.broadcast(packet, options);
         if let Some((selection, data)) = published {
             self.cluster.adapter.broadcast(self.path(), &selection, flags, &data);

@@ -5,14 +5,14 @@ use crate::{
     Asked, ClientAnswer, Flags, GapCause, Local, RoomName, Selection, SocketDetail,
     metrics::prometheus::IntCounter,
 };
-use futures_util::{StreamExt, future::BoxFuture};
+use futures_util::{StreamExt, future::BoxFuture, stream};
 use protocol::{id::NodeTag, socket::EventData};
 use socketioxide_core::{
     Sid,
     adapter::{BroadcastOptions, Room, SocketEmitter, errors::SocketError},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
@@ -31,8 +31,13 @@ pub struct OxideLocal<E> {
     undelivered: Undelivered,
 }
 
+/// The live namespaces of one path, the oldest first.
+pub(super) type Namespaces<E> = Arc<[Arc<Namespace<E>>]>;
+
 struct State<E> {
-    namespaces: HashMap<String, Arc<Namespace<E>>>,
+    /// By path. There can be several of one path: socketioxide makes a dynamic namespace once for each client that
+    /// asks for it before the first one is known. All of them have sockets, and live as long as those.
+    namespaces: HashMap<String, Namespaces<E>>,
     on_server_event: Option<ServerEventHandler>,
     describe: Option<Describer>,
 }
@@ -55,22 +60,23 @@ impl<E: SocketEmitter> OxideLocal<E> {
         &self.metrics
     }
 
-    /// Begins to see a namespace. One of the same name is replaced: socketioxide makes a dynamic namespace twice
-    /// if two clients ask for it at once, and goes on with the later one.
+    /// Begins to see a namespace.
     pub(super) fn open(&self, namespace: &Arc<Namespace<E>>) {
-        let path = namespace.path().to_owned();
-        self.write().namespaces.insert(path, Arc::clone(namespace));
+        let mut state = self.write();
+        let seen = state.namespaces.entry(namespace.path().to_owned()).or_default();
+        *seen = seen.iter().chain([namespace]).cloned().collect();
     }
 
-    /// Stops seeing a namespace. Says whether it was seen.
+    /// Stops seeing a namespace. Says whether it was the last one of its path.
     pub(super) fn close(&self, namespace: &Arc<Namespace<E>>) -> bool {
         let mut state = self.write();
-        let is_seen = |seen: &Arc<Namespace<E>>| Arc::ptr_eq(seen, namespace);
-        let was_seen = state.namespaces.get(namespace.path()).is_some_and(is_seen);
-        if was_seen {
+        let Some(seen) = state.namespaces.get_mut(namespace.path()) else { return false };
+        *seen = seen.iter().filter(|seen| !Arc::ptr_eq(seen, namespace)).cloned().collect();
+        let was_last = seen.is_empty();
+        if was_last {
             state.namespaces.remove(namespace.path());
         }
-        was_seen
+        was_last
     }
 
     pub(super) fn set_server_event_handler(&self, handler: ServerEventHandler) {
@@ -89,12 +95,14 @@ impl<E: SocketEmitter> OxideLocal<E> {
         drop(handlers);
     }
 
-    pub(super) fn namespaces(&self) -> Vec<Arc<Namespace<E>>> {
+    /// All namespaces, those of one path together.
+    pub(super) fn paths(&self) -> Vec<Namespaces<E>> {
         self.read().namespaces.values().cloned().collect()
     }
 
-    fn namespace(&self, ns: &str) -> Option<Arc<Namespace<E>>> {
-        self.read().namespaces.get(ns).cloned()
+    /// The namespaces of a path.
+    pub(super) fn namespaces(&self, ns: &str) -> Namespaces<E> {
+        self.read().namespaces.get(ns).cloned().unwrap_or_default()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State<E>> {
@@ -105,7 +113,7 @@ impl<E: SocketEmitter> OxideLocal<E> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count_undelivered(&self, outcome: Result<(), Vec<SocketError>>) {
+    pub(super) fn count_undelivered(&self, outcome: Result<(), Vec<SocketError>>) {
         for error in outcome.err().into_iter().flatten() {
             match error {
                 SocketError::InternalChannelFull => self.undelivered.full.inc(),
@@ -135,7 +143,7 @@ impl<E: SocketEmitter> OxideLocal<E> {
 
 impl<E: SocketEmitter> Local for OxideLocal<E> {
     fn has_room(&self, ns: &str, room: &str) -> bool {
-        self.namespace(ns).is_some_and(|namespace| namespace.has_room(room))
+        self.namespaces(ns).iter().any(|namespace| namespace.has_room(room))
     }
 
     async fn ready(&self) {
@@ -144,11 +152,14 @@ impl<E: SocketEmitter> Local for OxideLocal<E> {
     }
 
     fn deliver(&self, ns: &str, selection: &Selection, flags: Flags, data: EventData) {
-        let Some(namespace) = self.namespace(ns) else { return };
-        match namespace.packet(data) {
+        let namespaces = self.namespaces(ns);
+        let Some(first) = namespaces.first() else { return };
+        match first.packet(data) {
             Ok(packet) => {
-                let options = namespace.options(selection, flags);
-                self.count_undelivered(namespace.core.broadcast(packet, options));
+                for namespace in namespaces.iter() {
+                    let options = namespace.options(selection, flags);
+                    self.count_undelivered(namespace.core.broadcast(packet.clone(), options));
+                }
             }
             Err(error) => {
                 tracing::debug!(event = "event_refused", %error, "an event was not delivered");
@@ -157,30 +168,30 @@ impl<E: SocketEmitter> Local for OxideLocal<E> {
     }
 
     async fn join(&self, ns: &str, selection: &Selection, rooms: &[RoomName]) {
-        let Some(namespace) = self.namespace(ns) else { return };
-        let options = namespace.options(selection, Flags::default());
-        namespace.core.add_sockets(options, rooms_of(rooms));
+        for namespace in self.namespaces(ns).iter() {
+            let options = namespace.options(selection, Flags::default());
+            namespace.core.add_sockets(options, rooms_of(rooms));
+        }
         self.changed.notify_one();
     }
 
     async fn leave(&self, ns: &str, selection: &Selection, rooms: &[RoomName]) {
-        let Some(namespace) = self.namespace(ns) else { return };
-        let options = namespace.options(selection, Flags::default());
-        namespace.core.del_sockets(options, rooms_of(rooms));
+        for namespace in self.namespaces(ns).iter() {
+            let options = namespace.options(selection, Flags::default());
+            namespace.core.del_sockets(options, rooms_of(rooms));
+        }
         self.changed.notify_one();
     }
 
     async fn disconnect(&self, ns: &str, selection: &Selection, close: bool) {
-        let Some(namespace) = self.namespace(ns) else { return };
-        let options = namespace.options(selection, Flags::default());
-        let ids = namespace.core.sockets(options);
-        let mut namespaces = vec![Arc::clone(&namespace)];
-        if close {
-            // A socket has the same id in all namespaces of its connection, which clients close with the last one.
-            let others = self.namespaces().into_iter();
-            namespaces.extend(others.filter(|other| !Arc::ptr_eq(other, &namespace)));
-        }
-        for namespace in namespaces {
+        let namespaces = self.namespaces(ns);
+        let selected = namespaces.iter().flat_map(|namespace| {
+            namespace.core.sockets(namespace.options(selection, Flags::default()))
+        });
+        let ids: HashSet<Sid> = selected.collect();
+        // A socket has the same id in all namespaces of its connection, which clients close with the last one.
+        let paths = if close { self.paths() } else { vec![namespaces] };
+        for namespace in paths.iter().flat_map(|namespaces| namespaces.iter()) {
             for id in &ids {
                 let outcome = namespace.core.disconnect_socket(BroadcastOptions::new(*id));
                 self.count_undelivered(outcome);
@@ -189,17 +200,19 @@ impl<E: SocketEmitter> Local for OxideLocal<E> {
     }
 
     async fn rooms(&self, ns: &str) -> Vec<RoomName> {
-        let rooms = self.namespace(ns).map(|namespace| namespace.rooms()).unwrap_or_default();
-        rooms.into_iter().map(RoomName::from).collect()
+        rooms_in(&self.namespaces(ns)).into_iter().map(RoomName::from).collect()
     }
 
     async fn sockets(&self, ns: &str, selection: &Selection) -> Vec<SocketDetail> {
-        let Some(namespace) = self.namespace(ns) else { return Vec::new() };
         let describe = self.read().describe.clone();
-        let options = namespace.options(selection, Flags::default());
-        // In a room may be who is still connecting.
-        let ids = namespace.core.fetch_sockets(options).into_iter().map(|socket| socket.id);
-        ids.map(|id| self.detail(&namespace, id, describe.as_ref())).collect()
+        let mut details = Vec::new();
+        for namespace in self.namespaces(ns).iter() {
+            let options = namespace.options(selection, Flags::default());
+            // In a room may be who is still connecting.
+            let ids = namespace.core.fetch_sockets(options).into_iter().map(|socket| socket.id);
+            details.extend(ids.map(|id| self.detail(namespace, id, describe.as_ref())));
+        }
+        details
     }
 
     async fn ask(
@@ -210,16 +223,18 @@ impl<E: SocketEmitter> Local for OxideLocal<E> {
         data: EventData,
         timeout: Duration,
     ) -> Asked {
-        let question = self.namespace(ns).map(|namespace| {
-            let packet = namespace.packet(data);
-            (namespace.options(selection, flags), packet, namespace)
-        });
-        let Some((options, Ok(packet), namespace)) = question else {
-            return Asked { n_asked: 0, answers: Box::pin(futures_util::stream::empty()) };
+        let namespaces = self.namespaces(ns);
+        let Some(Ok(packet)) = namespaces.first().map(|first| first.packet(data)) else {
+            return Asked { n_asked: 0, answers: Box::pin(stream::empty()) };
         };
-        let (answers, n_asked) = namespace.core.broadcast_with_ack(packet, options, Some(timeout));
+        let asked = namespaces.iter().map(|namespace| {
+            let options = namespace.options(selection, flags);
+            namespace.core.broadcast_with_ack(packet.clone(), options, Some(timeout))
+        });
+        let (answers, n_asked): (Vec<_>, Vec<_>) =
+            asked.map(|(answers, n_asked)| (answers.boxed(), n_asked as usize)).unzip();
         let invalid = self.metrics.invalid_answers_total.clone();
-        let answers = answers.filter_map(move |(id, answer)| {
+        let answers = stream::select_all(answers).filter_map(move |(id, answer)| {
             // Who does not answer in time, or has left, is just missing.
             let answer = answer.ok().and_then(|value| match to_event_data(&value) {
                 Ok(args) => Some(ClientAnswer { socket: Some(RoomName::from(id.as_str())), args }),
@@ -230,7 +245,7 @@ impl<E: SocketEmitter> Local for OxideLocal<E> {
             });
             std::future::ready(answer)
         });
-        Asked { n_asked: n_asked as usize, answers: Box::pin(answers) }
+        Asked { n_asked: n_asked.iter().sum(), answers: Box::pin(answers) }
     }
 
     async fn server_event(&self, ns: &str, event: EventData, is_answered: bool) -> EventData {
@@ -245,7 +260,9 @@ impl<E: SocketEmitter> Local for OxideLocal<E> {
     }
 
     fn n_sockets(&self) -> usize {
-        self.namespaces().iter().map(|namespace| namespace.ids().len()).sum()
+        let paths = self.paths();
+        let namespaces = paths.iter().flat_map(|namespaces| namespaces.iter());
+        namespaces.map(|namespace| namespace.ids().len()).sum()
     }
 
     fn tag(&self) -> Option<NodeTag> {
@@ -261,12 +278,19 @@ impl<E: SocketEmitter> Local for OxideLocal<E> {
             // The application sees it in the state of the link. Connections stay.
             return;
         }
-        let Some(namespace) = self.namespace(ns) else { return };
         let rooms = room.map(RoomName::from).into_iter().collect();
         let selection = Selection { rooms, except: Vec::new() };
-        let options = namespace.options(&selection, Flags::default());
-        self.count_undelivered(namespace.core.broadcast(namespace.unreadable_packet(), options));
+        for namespace in self.namespaces(ns).iter() {
+            let options = namespace.options(&selection, Flags::default());
+            let packet = namespace.unreadable_packet();
+            self.count_undelivered(namespace.core.broadcast(packet, options));
+        }
     }
+}
+
+/// All rooms of the namespaces of one path, ids included, each once.
+pub(super) fn rooms_in<E: SocketEmitter>(namespaces: &[Arc<Namespace<E>>]) -> HashSet<String> {
+    namespaces.iter().flat_map(|namespace| namespace.rooms()).collect()
 }
 
 fn rooms_of(names: &[RoomName]) -> Vec<Room> {

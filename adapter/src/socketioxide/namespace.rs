@@ -9,10 +9,7 @@ use socketioxide_core::{
     packet::Packet,
     parser::Parse,
 };
-use std::{
-    collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashSet;
 
 /// Whom options of socketioxide mean.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,8 +28,6 @@ pub(super) enum Target {
 pub(super) struct Namespace<E> {
     pub(super) core: CoreLocalAdapter<E>,
     kind: ValueKind,
-    /// The rooms whose channels the adapter was told to follow.
-    followed: Mutex<HashSet<String>>,
 }
 
 impl<E: SocketEmitter> Namespace<E> {
@@ -42,7 +37,7 @@ impl<E: SocketEmitter> Namespace<E> {
             Ok(Value::Bytes(_)) => ValueKind::MessagePack,
             _ => ValueKind::Json,
         };
-        Self { core, kind, followed: Mutex::default() }
+        Self { core, kind }
     }
 
     pub(super) fn path(&self) -> &str {
@@ -51,10 +46,6 @@ impl<E: SocketEmitter> Namespace<E> {
 
     pub(super) fn kind(&self) -> ValueKind {
         self.kind
-    }
-
-    pub(super) fn followed(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a socket is here.
