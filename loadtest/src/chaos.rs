@@ -305,7 +305,6 @@ async fn perform(
     // A history in which little happened proves little.
     let n_expected = row.verdict.totals.expected;
     ensure!(n_expected > EXPECTED_MIN, "only {n_expected} messages were owed to anybody");
-    ensure!(!history.notices.is_empty(), "nobody was told who comes and goes");
     world.nodes.iter().try_for_each(node::Node::check_log)
 }
 
