@@ -245,7 +245,7 @@ impl Links {
     }
 
     /// Finds out who has which slot: from one master, another each time, and then from all that it names.
-    async fn discover(&self, turn: usize) -> Result<Topology, LinkError> {
+    pub(super) async fn discover(&self, turn: usize) -> Result<Topology, LinkError> {
         let connector = &self.shared.connector;
         let before = self.state.read().unwrap_or_else(PoisonError::into_inner).topology.clone();
         let known = before.masters();
@@ -293,7 +293,7 @@ impl Links {
     }
 
     /// Makes and ends links, and moves channels to where they belong now.
-    fn adopt(
+    pub(super) fn adopt(
         self: &Arc<Self>,
         topology: &Topology,
         running: &mut JoinSet<()>,

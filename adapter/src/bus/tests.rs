@@ -55,6 +55,13 @@ fn config(mode: Mode, url: &str) -> AdapterConfig {
     }
 }
 
+/// A bus that is yet to be run.
+fn bus(config: &AdapterConfig, uid: &str) -> (Bus, AdapterMetrics) {
+    let metrics = AdapterMetrics::register(&Registry::new()).expect("no name is taken");
+    let own = channel::own(&config.key);
+    (Bus::new(config, uid, own, &metrics).expect("valid"), metrics)
+}
+
 /// What came out of the inbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Heard {
@@ -81,9 +88,8 @@ impl Peer {
     fn launch(config: &AdapterConfig) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
         let uid = format!("peer{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let metrics = AdapterMetrics::register(&Registry::new()).expect("no name is taken");
-        let own = channel::own(&config.key);
-        let bus = Arc::new(Bus::new(config, &uid, own, &metrics).expect("valid"));
+        let (bus, metrics) = bus(config, &uid);
+        let bus = Arc::new(bus);
         let depth = IntGauge::new("depth", "depth").expect("a valid name");
         let inbox = Arc::new(Inbox::new(config, depth));
         let heard = watch::Sender::new(Vec::new());

@@ -1,7 +1,7 @@
 //! Which master of a Redis Cluster has which slot.
 
 use super::error::LinkError;
-use redis::{Client, ConnectionAddr, FromRedisValue, Value, aio::MultiplexedConnection};
+use redis::{Client, ConnectionAddr, ErrorKind, FromRedisValue, Value, aio::MultiplexedConnection};
 
 /// How many slots a Redis Cluster has.
 const SLOTS: usize = 16_384;
@@ -37,7 +37,9 @@ impl View {
         let is_ok = match info {
             Ok(info) => !info.lines().any(|line| line == "cluster_state:fail"),
             // Who may not ask has to believe.
-            Err(error) if LinkError::is_permission(&error) => true,
+            Err(error) if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
+                true
+            }
             Err(error) => return Err(LinkError::of_command("CLUSTER INFO", error)),
         };
         Ok(Self { topology: Topology::ask(connection, client).await?, is_ok })

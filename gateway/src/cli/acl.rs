@@ -4,7 +4,7 @@ use crate::config::{AdapterMode, Config, NamespacePath};
 use adapter::{Participation, Subscribe};
 
 /// Commands of every connection and of the registry of nodes.
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "+hello",
     "+auth",
     "+select",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 17] = [
     "+unwatch",
     "+client|info",
     "+client|kill",
+    "+cluster|info",
     "+cluster|slots",
     "+pubsub",
     "+eval",

@@ -1,11 +1,13 @@
 //! A Redis Cluster of three masters.
 
 use super::{
-    Heard, LinkState, LostReason, Mode, Peer, Topic, config, eventually, redis_server::RedisServer,
-    soon,
+    Heard, LinkState, LostReason, Mode, Peer, Topic, bus, config, eventually,
+    redis_server::RedisServer, soon,
 };
 use crate::bus::topology::slot;
 use std::{collections::HashSet, time::Duration};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 const RANGES: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
 
@@ -290,6 +292,13 @@ async fn a_master_that_is_cut_off_from_the_others_does_not_keep_its_slots() {
     let peer = Peer::start(Mode::RedisSharded, &cluster.url()).await;
     let name = channel_at(0);
     peer.open(&[Topic::shard(name.clone())]).await;
+    // Somebody who knows what was, and has not looked since.
+    let late = bus(&config(Mode::RedisSharded, &cluster.url()), "late").0;
+    let before = late.links.discover(0).await.expect("the cluster answers");
+    assert_eq!(before.masters().len(), 3);
+    let end = CancellationToken::new();
+    end.cancel();
+    late.links.adopt(&before, &mut JoinSet::new(), &end);
     let mut ids = Vec::new();
     for server in &cluster.masters {
         ids.push(server.run::<String>(&["CLUSTER", "MYID"]).await);
@@ -312,4 +321,10 @@ async fn a_master_that_is_cut_off_from_the_others_does_not_keep_its_slots() {
     peer.up().await;
     peer.publish(&name, "after").expect("there is a link");
     peer.hears(&name, "after").await;
+    // Whoever is asked first.
+    for turn in 0..3 {
+        let topology = late.links.discover(turn).await.expect("the cluster answers");
+        let (_, port) = topology.owner(slot(&name)).expect("somebody has it");
+        assert_eq!(*port, cluster.masters[1].port(), "turn {turn}");
+    }
 }
