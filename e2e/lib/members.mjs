@@ -169,9 +169,16 @@ export class NodeMember {
   }
 
   async stop() {
+    for (const connection of this.connections.filter((one) => one.slots)) {
+      // Redis' client for clusters closes the connection to a shard once for each channel that ends there,
+      // and nobody handles the second error. Its subscriptions end with it.
+      connection.sUnsubscribe = () => Promise.resolve();
+    }
     this.io.disconnectSockets(true);
     await new Promise((resolve) => this.io.close(resolve));
-    await Promise.all(this.connections.map((connection) => connection.close()));
+    await Promise.all(
+      this.connections.map((one) => (one.slots ? one.destroy() : one.close())),
+    );
   }
 }
 
