@@ -152,9 +152,8 @@
 //! they are told. So for five seconds after [`Adapter::join`] broadcasts to these rooms go to the base channel,
 //! which all receive. Node servers and emitters do not do that, which is why [`Subscribe::All`] is the default.
 //!
-//! One name can mean two things: the base channel of the namespace `/#x` is that of the room `x` in `/`. Where
-//! channels follow rooms, a node receives it for one of them only; do not serve namespaces of which one is the
-//! beginning of the other up to a `#`.
+//! One name can mean two things: the base channel of the namespace `/#x` is that of the room `x` in `/`. A node
+//! that needs it for both hands each message to both, and the namespace in the message says whose it is.
 //!
 //! # The way of a broadcast
 //!
