@@ -184,13 +184,11 @@ impl Queries {
             }
         }
         let (home, topology) = self.topology(candidates).await.ok_or(QueryError::NoServer)?;
+        self.connector.learn(&topology).map_err(|_| QueryError::NoServer)?;
         let masters = topology.masters().iter().map(|(host, port)| self.connector.at(host, *port));
         let masters: Vec<_> =
             masters.collect::<Result<_, _>>().map_err(|_| QueryError::NoServer)?;
         let mut state = self.state();
-        let is_known =
-            |address: &String| masters.iter().any(|master| address_of(master) == *address);
-        state.pools.retain(|address, _| is_known(address));
         state.home = Some(home);
         state.known_since = Some(Instant::now());
         state.masters.clone_from(&masters);
@@ -235,12 +233,17 @@ impl Queries {
     }
 
     fn pool(&self, client: &Client) -> Result<Pool, QueryError> {
+        let known: Vec<String> = self.connector.masters().iter().map(address_of).collect();
         let mut state = self.state();
         let address = address_of(client);
         if let Some(pool) = state.pools.get(&address) {
             return Ok(pool.clone());
         }
         let pool = new_pool(client)?;
+        if state.is_cluster {
+            // Masters come and go.
+            state.pools.retain(|address, _| known.contains(address));
+        }
         state.pools.insert(address, pool.clone());
         Ok(pool)
     }
