@@ -78,8 +78,7 @@ fn main_namespace() -> String {
 /// What goes back for a line: `result`, or `error` and what has arrived.
 type Reply = Result<Value, Value>;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+fn main() -> anyhow::Result<ExitCode> {
     let config = match cli::parse(std::env::args_os(), std::env::vars_os()) {
         Ok(Command::Serve { config, .. }) => *config,
         Ok(Command::Print(text)) => {
@@ -91,8 +90,11 @@ async fn main() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(error.code));
         }
     };
-    run(config).await?;
-    Ok(ExitCode::SUCCESS)
+    let runtime = tokio::runtime::Runtime::new()?;
+    let ended = runtime.block_on(run(config));
+    // A thread of it may still wait for a line that never comes.
+    runtime.shutdown_background();
+    ended.map(|()| ExitCode::SUCCESS)
 }
 
 /// Runs a node until stdin ends or a signal comes.
