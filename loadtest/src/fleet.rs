@@ -30,6 +30,7 @@ impl Fleet {
             let wrapper = if node == 0 { wrapper } else { &[] };
             nodes.push(Server::start(program, places, core, wrapper, redis.as_ref())?);
         }
+        redis.as_ref().map_or(Ok(()), |redis| redis.joined_by(n_nodes))?;
         Ok(Fleet { nodes, redis })
     }
 

@@ -13,7 +13,10 @@ use crate::server::pinned;
 /// How long Redis may take to start or to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The pause between two attempts to reach a Redis that has just been started.
+/// How long nodes may take to join the cluster. Under Valgrind that is long.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The pause between two attempts.
 const RETRY: Duration = Duration::from_millis(20);
 
 /// A running Redis without persistence. Dropping it kills it.
@@ -44,11 +47,7 @@ impl Redis {
             if Instant::now() >= deadline {
                 bail!("redis-server did not answer on {address}");
             }
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "nothing tells when a foreign process listens"
-            )]
-            thread::sleep(RETRY);
+            pause();
         }
         Ok(redis)
     }
@@ -71,6 +70,26 @@ impl Redis {
         calls.map_or(Ok(0), |calls| calls.parse().context("read the statistics of Redis"))
     }
 
+    /// How many connections subscribe to a channel itself.
+    fn subscribers(&self, channel: &str) -> Result<usize> {
+        let answer = self.ask(&format!("PUBSUB NUMSUB {channel}"))?;
+        let count = answer.lines().rev().find_map(|line| line.strip_prefix(':'));
+        count.context("read an answer of Redis")?.trim().parse().context("read an answer of Redis")
+    }
+
+    /// Waits until so many nodes take part in the cluster: before that, what one sends is lost for the others.
+    pub fn joined_by(&self, n_nodes: usize) -> Result<()> {
+        // Carillon and Node.js servers subscribe to it last.
+        let deadline = Instant::now() + JOIN_TIMEOUT;
+        while self.subscribers("socket.io-request#/#")? < n_nodes {
+            if Instant::now() >= deadline {
+                bail!("not all of {n_nodes} nodes have joined the cluster");
+            }
+            pause();
+        }
+        Ok(())
+    }
+
     /// Sends one command and gives its answer, a line or a bulk string.
     fn ask(&self, command: &str) -> Result<String> {
         let mut stream = TcpStream::connect_timeout(&self.address, TIMEOUT)?;
@@ -81,6 +100,12 @@ impl Redis {
         stream.read_to_string(&mut answer)?;
         Ok(answer)
     }
+}
+
+/// Nothing tells when a foreign process has got so far.
+#[expect(clippy::disallowed_methods, reason = "the program has one thread, and nothing else to do")]
+fn pause() {
+    thread::sleep(RETRY);
 }
 
 impl Drop for Redis {
