@@ -92,9 +92,11 @@ impl<L: Local> Cluster<L> {
                 let reply = self.reply(namespace, asker, ResponseBody::ClientCount(0));
                 let permit = Arc::clone(&self.limits.asks).try_acquire_owned();
                 let (Some(reply), Ok(permit)) = (reply, permit) else {
-                    // The sockets get the event all the same. Who asks learns that nobody here will answer, or
-                    // does not count on this node.
-                    self.local.deliver(&namespace.name, &selection, flags, data);
+                    // The sockets are asked all the same: their clients need something to call back. Who asks learns
+                    // that nobody here answers, or does not count on this node.
+                    let ns = &namespace.name;
+                    let unheard = self.local.ask(ns, &selection, flags, data, Duration::ZERO);
+                    drop(unheard.await);
                     return &self.received.delivered;
                 };
                 let timeout = timeout.unwrap_or(self.config.requests_timeout).min(TIMEOUT_MAX);

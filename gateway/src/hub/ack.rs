@@ -44,6 +44,14 @@ struct State {
     owed: OwnKeyMap<Id, SmallVec<[u64; 2]>>,
 }
 
+impl State {
+    fn new_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id = (id + 1) % ACK_ID_MAX;
+        id
+    }
+}
+
 /// One event that waits for answers.
 #[derive(Default)]
 struct Question {
@@ -72,13 +80,17 @@ impl Questions {
         if state.open.len() >= QUESTIONS_MAX {
             return None;
         }
-        let id = state.next_id;
-        state.next_id = (id + 1) % ACK_ID_MAX;
+        let id = state.new_id();
         state.open.insert(id, Question::default());
         drop(state);
         self.n_open.fetch_add(1, Ordering::Release);
         let deadline = Box::pin(tokio::time::sleep(timeout));
         Some(Answers { questions: self.clone(), id, deadline })
+    }
+
+    /// The id of a question whose answers nobody hears.
+    pub(super) fn unheard(&self) -> u64 {
+        self.lock().new_id()
     }
 
     /// Notes sockets that get a question. Called before it is sent to them.

@@ -10,7 +10,7 @@ use protocol::id::{Id, NodeTag};
 use protocol::socket::{Event, EventData};
 use tokio::sync::mpsc;
 
-use super::ack::Questions;
+use super::ack::{Answers, Questions};
 use super::lane::{Action, Ask, Broadcast, Command, Lane, LaneQueue, NamedRooms, Observer, Shown};
 use super::namespace::{Namespace, Namespaces};
 use crate::codec::Codec;
@@ -313,25 +313,24 @@ impl Local for Lanes {
     ) -> adapter::Asked {
         let nobody = || adapter::Asked { n_asked: 0, answers: stream::empty().boxed() };
         let Some(namespace) = self.namespaces.get(namespace) else { return nobody() };
-        let Some(answers) = self.questions.open(timeout) else {
-            // They get the event all the same, and whoever asks must not take the silence for everybody's answer.
-            self.publish(&namespace, selection, flags, &data);
-            let n_asked = self.show(&namespace, selection).await.iter().map(Vec::len).sum();
-            return adapter::Asked { n_asked, ..nobody() };
-        };
+        // Without room for their answers they are asked all the same: a client needs something to call back, and
+        // whoever asks must not take the silence for everybody's answer.
+        let answers = self.questions.open(timeout);
+        let question = answers.as_ref().map_or_else(|| self.questions.unheard(), Answers::id);
         let broadcast = Broadcast {
             namespace: namespace.clone(),
             selection: Arc::new(selection.clone()),
-            frame: self.codec.event(namespace.name(), Some(answers.id()), &data),
+            frame: self.codec.event(namespace.name(), Some(question), &data),
             volatile: flags.volatile,
         };
         let lanes = self
             .of_each(|asked| {
                 let broadcast = broadcast.clone();
-                Command::Ask(Ask { broadcast, question: answers.id(), asked })
+                Command::Ask(Ask { broadcast, question, asked })
             })
             .await;
-        adapter::Asked { n_asked: lanes.iter().sum(), answers: answers.boxed() }
+        let answers = answers.map_or_else(|| stream::empty().boxed(), StreamExt::boxed);
+        adapter::Asked { n_asked: lanes.iter().sum(), answers }
     }
 
     async fn server_event(&self, namespace: &str, data: EventData, is_answered: bool) -> EventData {
