@@ -204,10 +204,12 @@ async fn a_full_receive_queue_is_a_gap_before_what_comes_later() {
     let b =
         Node::start_with(AdapterConfig { receive_queue_frames: 4, ..config(&redis.url()) }).await;
     b.set_ready(false);
-    for number in 0..20 {
+    a.emit_to("/", &["r"], "0");
+    // Only once nothing more leaves the queue it is certain what gets into it.
+    eventually("the first to wait", async || b.is_waiting()).await;
+    for number in 1..20 {
         a.emit_to("/", &["r"], &number.to_string());
     }
-    // Each is in the queue, with the consumer, or lost: only then the numbers are final.
     let depth = || b.metric("carillon_cluster_receive_queue_depth_frames", None);
     eventually("all of them", async || b.received("overflow") + depth() == 19.0).await;
     b.set_ready(true);

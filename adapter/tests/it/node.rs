@@ -38,6 +38,8 @@ pub struct Recorder {
     /// ever there.
     rooms: Mutex<Option<HashSet<String>>>,
     is_ready: watch::Sender<bool>,
+    /// A message waits for that.
+    is_waiting: AtomicBool,
     sockets: Mutex<BTreeMap<(String, String), Socket>>,
     has_sockets: AtomicBool,
     /// What is answered to server events; nothing is as long as there is nothing.
@@ -64,6 +66,7 @@ impl Recorder {
             records: watch::Sender::default(),
             rooms: Mutex::default(),
             is_ready: watch::Sender::new(true),
+            is_waiting: AtomicBool::new(false),
             sockets: Mutex::default(),
             has_sockets: false.into(),
             server_answer: watch::Sender::new(Some("[null]".into())),
@@ -137,6 +140,7 @@ impl Local for Recorder {
 
     async fn ready(&self) {
         let mut is_ready = self.is_ready.subscribe();
+        self.is_waiting.store(!*is_ready.borrow(), Ordering::Release);
         let _ = is_ready.wait_for(|is_ready| *is_ready).await;
     }
 
@@ -413,6 +417,11 @@ impl Node {
     /// What the ids of its sockets begin with.
     pub fn tag(&self) -> Option<NodeTag> {
         self.recorder.tag()
+    }
+
+    /// Whether a message has left the queue and waits until the node is ready.
+    pub fn is_waiting(&self) -> bool {
+        self.recorder.is_waiting.load(Ordering::Acquire)
     }
 
     /// Says whether there is room in the fan-out queues.
