@@ -45,6 +45,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
     task::JoinSet,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +56,8 @@ type Socket = SocketRef<Server>;
 const PAYLOAD_BYTES_MAX: u64 = 10_000_000;
 /// How many packets may wait for a client that does not read.
 const PACKETS_MAX: usize = 4096;
+/// How long clients may take to go when it ends.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many lines may wait to be taken.
 const LINES_MAX: usize = 64;
 
@@ -515,12 +518,21 @@ async fn main() -> Result<(), Box<dyn Error>> {
             () = take_lines(&peer) => {}
             _ = terminate.recv() => {}
         }
-        io.close().await;
+        // Both wait for clients that do not read, without an end.
+        let _ = timeout(CLOSE_TIMEOUT, io.close()).await;
         shutdown.cancel();
+        timeout(CLOSE_TIMEOUT, std::future::pending::<()>()).await
     };
     let serving = serve.with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let (served, (), ()) =
-        tokio::join!(serving.into_future(), cluster.run(shutdown.clone()), working);
+    let serving = async {
+        let served = tokio::select! {
+            served = serving.into_future() => served,
+            _ = working => Ok(()),
+        };
+        shutdown.cancel();
+        served
+    };
+    let (served, ()) = tokio::join!(serving, cluster.run(shutdown.clone()));
     served?;
     Ok(())
 }
